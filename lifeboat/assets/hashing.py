@@ -1,0 +1,162 @@
+"""Reads one file to its end and says whether it is what the database says."""
+
+import errno
+import hashlib
+import os
+import stat
+import threading
+import time
+from dataclasses import dataclass
+
+from lifeboat.assets.findings import Finding, FindingKind
+from lifeboat.assets.records import AssetRecord
+from lifeboat.assets.roots import AssetRoots, FileAbsent, PathRefused, describe_type
+
+# Larger blocks gain nothing and leave the second-level cache; smaller ones pay for more calls.
+_BLOCK_BYTES = 256 * 1024
+_READ_AHEAD_BYTES = 1024 * 1024
+_ATTEMPTS = 3
+# What a network filesystem says when its server is away, rather than when one file is bad.
+_ROOT_DOUBTFUL = {errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.ENODEV}
+
+
+class CheckStopped(Exception):
+    """The check is being stopped; what this file is remains unknown."""
+
+
+class Throttle:
+    """Shares a number of bytes per second between threads; None lets everything pass."""
+
+    def __init__(self, bytes_per_second: int | None, stop: threading.Event) -> None:
+        self._rate, self._stop = bytes_per_second, stop
+        self._lock = threading.Lock()
+        self._free_at = time.monotonic()
+
+    def wait(self, size_bytes: int) -> None:
+        """Wait until `size_bytes` more may be read; raises CheckStopped when the check stops meanwhile."""
+        if self._rate is not None:
+            with self._lock:
+                now = time.monotonic()
+                delay = max(0.0, self._free_at - now)
+                self._free_at = max(now, self._free_at) + size_bytes / self._rate
+            self._stop.wait(delay)
+        if self._stop.is_set():
+            raise CheckStopped
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    size_bytes: int
+    sha256: str | None
+    steady: bool
+
+
+class FileReader:
+    """Examines files with one buffer of its own: one per thread."""
+
+    def __init__(self, roots: AssetRoots, throttle: Throttle) -> None:
+        self._roots, self._throttle = roots, throttle
+        self._buffer = bytearray(_BLOCK_BYTES)
+        self._view = memoryview(self._buffer)
+        self.bytes_read = 0
+
+    def examine(self, record: AssetRecord) -> Finding | None:
+        """What is wrong with the record's file, or None.
+
+        A bad file is a finding, never an exception. Raises AssetRootMissing when the root itself is away, and
+        CheckStopped.
+        """
+        try:
+            return self._look(record)
+        except PathRefused as error:
+            return _finding(record, FindingKind.UNREADABLE, str(error))
+        except OSError as error:
+            if error.errno in _ROOT_DOUBTFUL:
+                self._roots.require_unchanged()
+            return _finding(record, FindingKind.UNREADABLE, (error.strerror or str(error)).lower())
+
+    def _look(self, record: AssetRecord) -> Finding | None:
+        try:
+            return self._compare(record)
+        except FileAbsent:
+            # A mount that went away and came back makes files look missing: once it is there, look again.
+            self._roots.require_unchanged()
+        try:
+            return self._compare(record)
+        except FileAbsent:
+            return _finding(record, FindingKind.MISSING, "is not there")
+
+    def _compare(self, record: AssetRecord) -> Finding | None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            descriptor = self._roots.open(record.path)
+            try:
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode):
+                    return _finding(record, FindingKind.UNREADABLE, f"is {describe_type(found.st_mode)}")
+                reading = self._read(descriptor, found, record)
+            finally:
+                os.close(descriptor)
+            finding = _judge(record, reading)
+            if finding is None or reading.steady or attempt == _ATTEMPTS:
+                return finding
+        raise AssertionError("unreachable")
+
+    def _read(self, descriptor: int, found: os.stat_result, record: AssetRecord) -> _Reading:
+        expected = record.size_bytes
+        if expected is not None and found.st_size != expected:
+            return _Reading(found.st_size, None, steady=True)
+        digest = self._hash(descriptor, found.st_size)
+        if digest == record.sha256:
+            return _Reading(found.st_size, digest, steady=True)
+        after = os.fstat(descriptor)
+        steady = (after.st_size, after.st_mtime_ns) == (found.st_size, found.st_mtime_ns)
+        return _Reading(after.st_size, digest, steady)
+
+    def _hash(self, descriptor: int, size_bytes: int) -> str:
+        if size_bytes > _READ_AHEAD_BYTES:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        digest = hashlib.sha256(usedforsecurity=False)
+        left = size_bytes
+        while left > 0:
+            self._throttle.wait(min(left, _BLOCK_BYTES))
+            count = os.readv(descriptor, (self._buffer,))
+            if count == 0:
+                break
+            digest.update(self._view[:count])
+            left -= count
+            self.bytes_read += count
+        return digest.hexdigest()
+
+
+def _judge(record: AssetRecord, reading: _Reading) -> Finding | None:
+    size_bytes, sha256 = reading.size_bytes, reading.sha256
+    if record.size_bytes is not None and size_bytes != record.size_bytes:
+        detail = f"has {size_bytes:,} bytes, the database says {record.size_bytes:,}"
+    elif record.sha256 is not None and sha256 != record.sha256:
+        detail = f"has the SHA-256 {str(sha256)[:12]}…, the database says {record.sha256[:12]}…"
+    else:
+        return None
+    if not reading.steady:
+        detail += "; it was being written"
+    return _finding(record, FindingKind.CORRUPT, detail, size_bytes=size_bytes, sha256=sha256)
+
+
+def _finding(
+    record: AssetRecord,
+    kind: FindingKind,
+    detail: str,
+    *,
+    size_bytes: int | None = None,
+    sha256: str | None = None,
+) -> Finding:
+    return Finding(
+        asset_id=record.id,
+        asset_kind=record.kind,
+        path=record.path,
+        kind=kind,
+        detail=detail,
+        expected_size_bytes=record.size_bytes,
+        actual_size_bytes=size_bytes,
+        expected_sha256=record.sha256,
+        actual_sha256=sha256,
+    )

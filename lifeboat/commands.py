@@ -1,0 +1,322 @@
+"""The only place that starts a process.
+
+Rules of the house (docs: PREFECT rule 2): argument lists, never a shell; no inherited stdio; a parent-death signal;
+a time-out of its own; secrets redacted; and the whole tree ended with the command, orphans of a killed tool too.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+import psutil
+
+from lifeboat.errors import PermanentError, TransientError
+
+STDERR_TAIL_LINES = 40
+TAG_VARIABLE = "LIFEBOAT_COMMAND"
+_TERMINATE_GRACE_SECONDS = 5.0
+_TICK_SECONDS = 0.5
+_PIPE_GRACE_SECONDS = 0.5
+_BLOCK_BYTES = 1024 * 1024
+_INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+
+
+class Readable(Protocol):
+    """Anything that a program's input can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes; none at the end."""
+        ...
+
+
+class CommandFailed(PermanentError):
+    """A program ended with an exit code that is not accepted."""
+
+    def __init__(self, program: str, returncode: int, stderr_tail: str) -> None:
+        said = stderr_tail.strip() or "it printed no error"
+        how = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
+        super().__init__(f"{program} {how}: {said}")
+        self.program, self.returncode, self.stderr_tail = program, returncode, stderr_tail
+
+
+class CommandTimeout(TransientError):
+    """A program ran longer than allowed and was ended with its whole tree."""
+
+    def __init__(self, program: str, timeout_seconds: float) -> None:
+        super().__init__(
+            f"{program} did not end within {timeout_seconds:g} s and was stopped",
+            hint="Look for a lock, a full disk or a hung mount; raise the time-out only if it really needs longer.",
+        )
+        self.program, self.timeout_seconds = program, timeout_seconds
+
+
+class ToolMissing(PermanentError):
+    """A program is not installed or not executable."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            f"the program {program} is not there or cannot be executed",
+            hint="Install it or correct the path in lifeboat.toml; `lifeboat doctor` lists what is needed.",
+        )
+        self.program = program
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a finished command left behind."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr_tail: str
+    duration_seconds: float
+
+
+def effective_user(configured: str | None) -> str | None:
+    """The account that server programs run as: None unless we are root, since nobody else can change user.
+
+    Without a setting: `postgres`, or `nobody` on a machine that lacks it.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in (configured,) if configured else ("postgres", "nobody"):
+        with suppress(KeyError):
+            pwd.getpwnam(name)
+            return name
+    raise PermanentError(
+        f"there is no account {configured!r} to run PostgreSQL's programs as",
+        hint="PostgreSQL refuses to run as root: create the account or set `run_as` in lifeboat.toml.",
+    )
+
+
+def run(  # noqa: PLR0913 - one door for every process: the options belong to it
+    argv: Sequence[str | Path],
+    *,
+    timeout_seconds: float | None,
+    env: Mapping[str, str] | None = None,
+    user: str | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | Readable | None = None,
+    stdout_path: Path | None = None,
+    on_stderr_line: Callable[[str], None] | None = None,
+    on_tick: Callable[[], None] | None = None,
+    secrets: Sequence[str] = (),
+    accept: Collection[int] = (0,),
+) -> Completed:
+    """Run a program to its end and return what it printed.
+
+    `timeout_seconds` None waits for ever. `user` counts only where we are root. `on_stderr_line` is called from a
+    reader thread with each redacted line, `on_tick` about twice a second from this one; what either raises ends the
+    program and is raised here. Raises CommandFailed, CommandTimeout, ToolMissing.
+    """
+    words = [str(word) for word in argv]
+    program = Path(words[0]).name
+    began = time.monotonic()
+    tag = uuid.uuid4().hex
+    with _started(words, tag=tag, env=env, user=user, cwd=cwd, stdin=stdin, stdout_path=stdout_path) as process:
+        reader = _StderrReader(process, secrets, on_stderr_line)
+        streams = _Streams(process, stdin, reader)
+        try:
+            _wait(process, timeout_seconds, on_tick, reader)
+        except subprocess.TimeoutExpired as error:
+            raise CommandTimeout(program, timeout_seconds or 0) from error
+        # What a killed tool left behind holds its pipes open: it has to end before they can be read to the end.
+        if not streams.finish(_PIPE_GRACE_SECONDS) or process.returncode != 0:
+            end_tree(None, tag)
+            streams.finish(None)
+    if reader.failure is not None:
+        raise reader.failure
+    tail = "\n".join(reader.tail)
+    if process.returncode not in accept:
+        raise CommandFailed(program, process.returncode, tail)
+    return Completed(tuple(words), process.returncode, streams.text(), tail, time.monotonic() - began)
+
+
+class _StderrReader(threading.Thread):
+    """Drains stderr line by line, redacts, keeps the tail, and passes lines on."""
+
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", secrets: Sequence[str], on_line: Callable[[str], None] | None
+    ) -> None:
+        super().__init__(daemon=True, name="stderr")
+        self._process, self._secrets, self._on_line = process, [s for s in secrets if s], on_line
+        self.tail: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
+        self.failure: Exception | None = None
+
+    def run(self) -> None:
+        """Read until the program closes its stderr."""
+        assert self._process.stderr is not None
+        # Progress lines end in a bare carriage return: universal newlines would need a text stream, which may block.
+        with suppress(ValueError):
+            for raw in self._process.stderr:
+                for piece in raw.decode("utf-8", "replace").replace("\r", "\n").splitlines():
+                    self._take(piece.rstrip())
+
+    def _take(self, line: str) -> None:
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        if not line:
+            return
+        self.tail.append(line)
+        if self._on_line is None or self.failure is not None:
+            return
+        try:
+            self._on_line(line)
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread, where run() raises it
+            self.failure = error
+
+
+class _Streams:
+    """The threads that keep a program's pipes moving."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", stdin: bytes | Readable | None, reader: _StderrReader) -> None:
+        self._chunks: list[bytes] = []
+        self._threads: list[threading.Thread] = [reader]
+        if process.stdin is not None:
+            self._threads.append(threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True))
+        if process.stdout is not None:
+            self._threads.append(threading.Thread(target=self._drain, args=(process.stdout,), daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def _drain(self, stream: IO[bytes]) -> None:
+        with suppress(ValueError):
+            self._chunks.append(stream.read())
+
+    def finish(self, timeout_seconds: float | None) -> bool:
+        """Whether all pipes were read to their end."""
+        for thread in self._threads:
+            thread.join(timeout_seconds)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def text(self) -> str:
+        """What the program wrote to stdout."""
+        return b"".join(self._chunks).decode("utf-8", "replace")
+
+
+def _feed(stream: IO[bytes], data: bytes | Readable | None) -> None:
+    # A program that ends without reading its input says why on stderr; the broken pipe itself says nothing.
+    with suppress(BrokenPipeError, ValueError):
+        if isinstance(data, bytes):
+            stream.write(data)
+        elif data is not None:
+            shutil.copyfileobj(data, stream, _BLOCK_BYTES)
+    with suppress(BrokenPipeError, ValueError):
+        stream.close()
+
+
+def _wait(
+    process: "subprocess.Popen[bytes]",
+    timeout_seconds: float | None,
+    on_tick: Callable[[], None] | None,
+    reader: _StderrReader,
+) -> None:
+    deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while True:
+        try:
+            process.wait(max(0.0, min(_TICK_SECONDS, deadline - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= deadline:
+                raise
+        else:
+            return
+        if reader.failure is not None:
+            raise reader.failure
+        if on_tick is not None:
+            on_tick()
+
+
+@contextmanager
+def _started(
+    words: list[str],
+    *,
+    tag: str,
+    env: Mapping[str, str] | None,
+    user: str | None,
+    cwd: Path | None,
+    stdin: bytes | Readable | None,
+    stdout_path: Path | None,
+) -> Iterator["subprocess.Popen[bytes]"]:
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    # Engines read what tools print: the language must not depend on who starts us.
+    environment |= {"LC_ALL": "C", **(env or {}), TAG_VARIABLE: tag}
+    if user is not None and os.geteuid() == 0:
+        environment["HOME"] = pwd.getpwnam(user).pw_dir
+    program = shutil.which(words[0], path=environment.get("PATH"))
+    if program is None:
+        raise ToolMissing(words[0])
+    target = stdout_path.open("wb") if stdout_path else None
+    try:
+        process = subprocess.Popen(  # noqa: S603 - an argument list from our own code
+            [*_prefix(user), program, *words[1:]],
+            env=environment,
+            cwd=cwd or "/",
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=target or subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        if target is not None:
+            target.close()
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            end_tree(process.pid, tag)
+            process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def _prefix(user: str | None) -> list[str]:
+    setpriv = shutil.which("setpriv")
+    drop = user is not None and os.geteuid() == 0
+    if setpriv is None:
+        if drop:
+            raise ToolMissing("setpriv")
+        return []
+    words = [setpriv, "--pdeathsig", "TERM"]
+    if drop and user is not None:
+        entry = pwd.getpwnam(user)
+        words += ["--reuid", str(entry.pw_uid), "--regid", str(entry.pw_gid), "--init-groups"]
+    return [*words, "--"]
+
+
+def end_tree(pid: int | None, tag: str | None) -> None:
+    """End a process, its descendants, and every process that carries the command's tag: TERM, then KILL.
+
+    The tag finds what a killed tool left behind: such orphans are no longer anybody's children.
+    """
+    victims: dict[int, psutil.Process] = {}
+    if pid is not None:
+        with suppress(psutil.Error):
+            root = psutil.Process(pid)
+            victims |= {child.pid: child for child in [root, *root.children(recursive=True)]}
+    if tag is not None:
+        victims |= {process.pid: process for process in _tagged(tag)}
+    for process in victims.values():
+        with suppress(psutil.Error):
+            process.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(list(victims.values()), timeout=_TERMINATE_GRACE_SECONDS)
+    for process in alive:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _tagged(tag: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(TAG_VARIABLE) == tag and process.status() != psutil.STATUS_ZOMBIE:
+                yield process

@@ -1,0 +1,133 @@
+"""From the tar files of a chain back to one data directory, by us or by an administrator with stock tools."""
+
+import shutil
+from pathlib import Path
+
+from lifeboat import commands
+from lifeboat.commands import CommandFailed
+from lifeboat.engines.engine import Progress, Watch
+from lifeboat.engines.failures import name_failure
+from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.folders import give_to, make_private_dir
+from lifeboat.storage.manifest import BackupObject, Manifest, RestoreStep
+from lifeboat.storage.checked import CheckedReader
+from lifeboat.storage.repository import BackupRepository
+
+PAYLOAD_FOLDER = "base"
+PG_MANIFEST = f"{PAYLOAD_FOLDER}/backup_manifest"
+
+
+def unpack_chain(  # noqa: PLR0913
+    tools: PgTools,
+    repository: BackupRepository,
+    chain: list[Manifest],
+    target: Path,
+    timeout_seconds: float,
+    watch: Watch,
+) -> None:
+    """Unpack every backup of the chain and combine them into `target`; tablespaces stay inside `pg_tblspc`."""
+    total, done = sum(manifest.size_bytes for manifest in chain), 0
+    folders = [target] if len(chain) == 1 else [target.with_name(f"{target.name}.{number}") for number in range(len(chain))]
+    for folder, manifest in zip(folders, chain, strict=True):
+        make_private_dir(folder, tools.user)
+        for item in manifest.objects:
+            _unpack(tools, repository, manifest, item, folder, timeout_seconds, watch)
+            done += item.size_bytes
+            watch.on_progress(Progress(done, total))
+        # The map names the source's tablespace folders: the restored server would write into the live ones.
+        (folder / "tablespace_map").unlink(missing_ok=True)
+    if len(chain) > 1:
+        words = [*map(str, folders), f"--output={target}", "--manifest-checksums=SHA256", "--no-sync"]
+        try:
+            tools.run("pg_combinebackup", words, timeout_seconds=timeout_seconds, on_tick=watch.on_tick)
+        except CommandFailed as failure:
+            raise name_failure(failure, f"combining {' + '.join(m.label for m in chain)}") from failure
+        for folder in folders:
+            shutil.rmtree(folder)
+
+
+def _unpack(  # noqa: PLR0913
+    tools: PgTools,
+    repository: BackupRepository,
+    manifest: Manifest,
+    item: BackupObject,
+    folder: Path,
+    timeout_seconds: float,
+    watch: Watch,
+) -> None:
+    name = item.name.removeprefix(f"{PAYLOAD_FOLDER}/")
+    where = f"{manifest.label}/{item.name}"
+    with repository.open_object(manifest.label, item.name) as stream:
+        checked = CheckedReader(stream, item, where)
+        if item.name == PG_MANIFEST:
+            (folder / name).write_bytes(checked.read())
+            give_to(folder / name, tools.user)
+        else:
+            stem = name.partition(".")[0]
+            into = folder if stem == "base" else make_private_dir(folder / "pg_tblspc" / stem, tools.user)
+            words = ["tar", "--extract", *(["--gzip"] if name.endswith(".gz") else []), f"--directory={into}"]
+            try:
+                commands.run(
+                    words, user=tools.user, stdin=checked, timeout_seconds=timeout_seconds, on_tick=watch.on_tick
+                )
+            except CommandFailed as failure:
+                # A damaged archive breaks tar first: say so, and not what tar made of it.
+                checked.finish()
+                raise name_failure(failure, f"unpacking {where}") from failure
+        checked.finish()
+
+
+def restore_steps(chain: list[str], suffix: str, tablespaces: dict[str, str]) -> list[RestoreStep]:
+    """The restore with tar, pg_combinebackup and pg_ctl.
+
+    `$REPOSITORY` is the cluster's folder at the destination, `$TARGET` a new data directory, `$SOCKET` a folder for
+    the server's socket. The server starts cut off: no archiving, no TCP.
+    """
+    gzip = "z" if suffix.endswith(".gz") else ""
+    last = len(chain) - 1
+    folders = ["$TARGET"] if last == 0 else [f"$TARGET.{number}" for number in range(last + 1)]
+    steps = []
+    for folder, label in zip(folders, chain, strict=True):
+        lines = [
+            f'mkdir -p "{folder}" && chmod 700 "{folder}"',
+            f'tar -x{gzip}f "$REPOSITORY/{label}/{PAYLOAD_FOLDER}/base{suffix}" -C "{folder}"',
+            f'cp "$REPOSITORY/{label}/{PG_MANIFEST}" "{folder}/backup_manifest"',
+        ]
+        for oid in tablespaces:
+            lines += [
+                f'mkdir -p "{folder}/pg_tblspc/{oid}"',
+                f'tar -x{gzip}f "$REPOSITORY/{label}/{PAYLOAD_FOLDER}/{oid}{suffix}" -C "{folder}/pg_tblspc/{oid}"',
+            ]
+        lines.append(f'rm -f "{folder}/tablespace_map"')
+        steps.append(RestoreStep(title=f"Unpack {label}", commands=lines))
+    if last:
+        inputs = " ".join(f'"{folder}"' for folder in folders)
+        steps.append(
+            RestoreStep(
+                title="Combine the chain",
+                commands=[f'pg_combinebackup {inputs} -o "$TARGET"', f"rm -rf {inputs}"],
+            )
+        )
+    for oid, location in tablespaces.items():
+        steps.append(
+            RestoreStep(
+                title=f"Put tablespace {oid} (it was at {location}) where you want it; `$TABLESPACES` is a folder",
+                commands=[
+                    f'mkdir -p "$TABLESPACES" && mv "$TARGET/pg_tblspc/{oid}" "$TABLESPACES/{oid}"',
+                    f'ln -s "$TABLESPACES/{oid}" "$TARGET/pg_tblspc/{oid}"',
+                ],
+            )
+        )
+    steps.append(
+        RestoreStep(
+            title="Start it cut off and wait until it has recovered",
+            commands=[
+                '[ -f "$TARGET/postgresql.conf" ] || : > "$TARGET/postgresql.conf"',
+                '[ -f "$TARGET/pg_hba.conf" ] || echo "local all all peer" > "$TARGET/pg_hba.conf"',
+                '[ -f "$TARGET/pg_ident.conf" ] || : > "$TARGET/pg_ident.conf"',
+                'pg_ctl -D "$TARGET" -l "$TARGET/restore.log" -t 3600 -w start '
+                "-o \"-c archive_mode=off -c listen_addresses='' -c unix_socket_directories='$SOCKET' -c port=5432\"",
+            ],
+        )
+    )
+    return steps

@@ -1,0 +1,66 @@
+"""Names for what PostgreSQL's tools print when they fail."""
+
+import re
+from collections.abc import Sequence
+
+from lifeboat.commands import CommandFailed
+from lifeboat.engines.engine import EngineFailed, IncrementalImpossible
+from lifeboat.errors import LifeboatError, TransientError
+from lifeboat.postgres.connections import AuthenticationFailed, SourceUnavailable
+from lifeboat.storage.destination import DestinationDenied, DestinationFull
+
+
+class WalRemoved(TransientError):
+    """The server recycled WAL that the backup still needed."""
+
+
+_NAMED: Sequence[tuple[str, type[LifeboatError], str]] = (
+    (
+        r"No space left on device|Disk quota exceeded",
+        DestinationFull,
+        "Free space at the destination, or let retention expire backups (`lifeboat retention plan`).",
+    ),
+    (
+        r"password authentication failed|no password supplied|no pg_hba\.conf entry|Peer authentication failed"
+        r"|role \".*\" does not exist|must be (?:superuser|replication)|permission denied to start WAL sender"
+        r"|permission denied to create replication slot",
+        AuthenticationFailed,
+        "Correct `platform.dsn`, or give its role the rights that `lifeboat doctor` lists.",
+    ),
+    (
+        r"WAL summar|summarize_wal|system identifier in backup manifest|manifest system identifier"
+        r"|required by (?:the )?(?:manifest|incremental)|not (?:a child|in this server's history)|timeline \d+ found in manifest"
+        r"|incremental backups? (?:cannot|can't)|manifest was generated|must be restarted.*incremental",
+        IncrementalImpossible,
+        "A full backup is taken instead; the next incremental one builds on it.",
+    ),
+    (
+        r"requested WAL segment .* has already been removed",
+        WalRemoved,
+        "Raise `wal_keep_size` or `max_slot_wal_keep_size` on the server: it recycles WAL during the backup.",
+    ),
+    (
+        r"could not connect|Connection refused|connection to server .* failed|server closed the connection"
+        r"|the database system is (?:starting up|shutting down|in recovery)|terminating connection|SSL SYSCALL error",
+        SourceUnavailable,
+        "See whether the server runs and answers: `lifeboat doctor` checks the connection.",
+    ),
+    (
+        r"could not (?:create|open|write).*Permission denied",
+        DestinationDenied,
+        "The account that PostgreSQL's tools run as needs the right to write there.",
+    ),
+)
+
+
+def name_failure(failure: CommandFailed, doing: str) -> LifeboatError:
+    """The error that stands for a tool's failure, with what the tool said; EngineFailed where it is not a known one."""
+    said = " / ".join(line for line in failure.stderr_tail.splitlines()[-6:] if "kB (" not in line)
+    for pattern, kind, hint in _NAMED:
+        if re.search(pattern, failure.stderr_tail):
+            return kind(f"{doing} failed: {said}", hint=hint)
+    how = f"{failure.program} was killed by signal {-failure.returncode}" if failure.returncode < 0 else failure.program
+    return EngineFailed(
+        f"{doing} failed: {how}: {said or f'exit code {failure.returncode}, no message'}",
+        hint="The tool's whole output is in the flow run's log.",
+    )

@@ -1,0 +1,211 @@
+"""Logical backups with pg_dump (directory format, parallel) and pg_dumpall for roles and tablespaces.
+
+The payload is `dump/` and `globals.sql`. The dump reads under the snapshot that the fingerprint was taken under.
+"""
+
+import shutil
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from lifeboat.commands import CommandFailed
+from lifeboat.engines.engine import EngineFailed, Parent, Progress, Taken, Watch
+from lifeboat.engines.failures import name_failure
+from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.connections import ConnectionInfo, connect, server_major, server_version, system_identifier
+from lifeboat.postgres.folders import give_to, make_private_dir
+from lifeboat.settings.backups import PgDumpSettings
+from lifeboat.storage.checked import CheckedReader
+from lifeboat.storage.manifest import BackupType, Manifest, RestoreStep
+from lifeboat.storage.repository import BackupRepository
+
+DUMP_FOLDER = "dump"
+GLOBALS_FILE = "globals.sql"
+
+
+@dataclass(frozen=True)
+class PgDumpEngine:
+    """Takes a portable copy of one database, and of the cluster's globals."""
+
+    tools: PgTools
+    connection: ConnectionInfo
+    settings: PgDumpSettings
+    timeout_seconds: float
+
+    @property
+    def name(self) -> str:
+        """`pg_dump`."""
+        return "pg_dump"
+
+    def types(self, server_major: int) -> frozenset[BackupType]:
+        """Logical backups only, of every supported version."""
+        del server_major
+        return frozenset({BackupType.LOGICAL})
+
+    def take(self, folder: Path, kind: BackupType, label: str, parent: Parent | None, watch: Watch) -> Taken:
+        """Dump the globals, then the database under `watch.snapshot`; see Engine.take."""
+        del parent
+        with closing(connect(self.connection, application_name=f"lifeboat {label}", autocommit=True)) as session:
+            identifier, version, major = system_identifier(session), server_version(session), server_major(session)
+            self._refuse_older_tools(major)
+            details = _database_details(session)
+        watch.on_begun()
+        if self.settings.globals != "none":
+            self._dump_globals(folder / GLOBALS_FILE, watch)
+        self._dump(folder / DUMP_FOLDER, watch)
+        return Taken(
+            engine=self.name,
+            type=kind,
+            pg_version=version,
+            system_identifier=identifier,
+            compression="gzip" if self.settings.compression_level else "none",
+            tools={"pg_restore": str(self.tools.version("pg_dump").major), "psql": "any"},
+            restore=_restore_steps(label, self.settings, str(details["database"])),
+            database=str(details["database"]),
+            details=details | {"globals": self.settings.globals},
+        )
+
+    def restore_files(
+        self, repository: BackupRepository, chain: list[Manifest], target: Path, watch: Watch
+    ) -> None:
+        """Copy the dump into `target`, every object checked; see Engine.restore_files. `load` puts it into a server."""
+        (manifest,) = chain
+        done = 0
+        make_private_dir(target, self.tools.user)
+        for item in manifest.objects:
+            path = target / item.name
+            if path.parent != target:
+                make_private_dir(path.parent, self.tools.user)
+            with repository.open_object(manifest.label, item.name) as stream, path.open("xb") as file:
+                checked = CheckedReader(stream, item, f"{manifest.label}/{item.name}")
+                shutil.copyfileobj(checked, file, 1024 * 1024)
+                checked.finish()
+            path.chmod(0o600)
+            give_to(path, self.tools.user)
+            done += item.size_bytes
+            watch.on_progress(Progress(done, manifest.size_bytes))
+
+    def load(self, folder: Path, server: ConnectionInfo, *, database: str | None, watch: Watch) -> None:
+        """Load a copied dump into `server`.
+
+        Without `database` the globals are loaded and the database is created under its own name, as on a new
+        server; with it the dump goes into that existing, empty database and globals are left alone.
+        Raises EngineFailed and the errors that `name_failure` knows.
+        """
+        if database is None and (folder / GLOBALS_FILE).exists():
+            self._load_globals(folder / GLOBALS_FILE, server)
+        into = server if database is None else server.with_database(database)
+        create = [] if database is not None else ["--create"]
+        words = [*create, "--exit-on-error", "--no-password", f"--jobs={self.settings.jobs}"]
+        words += [f"--dbname={into.database}", str(folder / DUMP_FOLDER)]
+        try:
+            self.tools.run(
+                "pg_restore",
+                words,
+                connection=into,
+                timeout_seconds=self.timeout_seconds,
+                on_tick=watch.on_tick,
+                on_stderr_line=watch.on_line,
+            )
+        except CommandFailed as failure:
+            raise name_failure(failure, f"loading the dump of {into.database}") from failure
+
+    def _dump(self, folder: Path, watch: Watch) -> None:
+        words = [
+            "--format=directory",
+            f"--file={folder}",
+            f"--jobs={self.settings.jobs}",
+            f"--compress={self.settings.compression_level}",
+            "--no-password",
+            "--verbose",
+            *([f"--snapshot={watch.snapshot}"] if watch.snapshot else []),
+        ]
+        try:
+            self.tools.run(
+                "pg_dump",
+                words,
+                connection=self.connection,
+                timeout_seconds=self.timeout_seconds,
+                on_tick=watch.on_tick,
+                on_stderr_line=watch.on_line,
+            )
+        except CommandFailed as failure:
+            raise name_failure(failure, f"pg_dump of {self.connection.redacted()}") from failure
+
+    def _dump_globals(self, path: Path, watch: Watch) -> None:
+        hide = [] if self.settings.globals == "with-passwords" else ["--no-role-passwords"]
+        words = ["--globals-only", "--no-password", f"--file={path}", *hide]
+        try:
+            self.tools.run(
+                "pg_dumpall",
+                words,
+                connection=self.connection,
+                timeout_seconds=self.timeout_seconds,
+                on_tick=watch.on_tick,
+            )
+        except CommandFailed as failure:
+            raise name_failure(failure, "pg_dumpall of roles and tablespaces") from failure
+        path.chmod(0o600)
+
+    def _load_globals(self, path: Path, server: ConnectionInfo) -> None:
+        # Roles that are there already (the superuser at least) are no fault: psql goes on after an error.
+        done = self.tools.run(
+            "psql",
+            ["--no-psqlrc", "--quiet", "--no-password", f"--file={path}"],
+            connection=server,
+            timeout_seconds=self.timeout_seconds,
+        )
+        faults = [line for line in done.stderr_tail.splitlines() if "ERROR:" in line and "already exists" not in line]
+        if faults:
+            raise EngineFailed(f"loading roles and tablespaces failed: {faults[0]}")
+
+    def _refuse_older_tools(self, server: int) -> None:
+        ours = self.tools.version("pg_dump")
+        if ours.major < server:
+            raise EngineFailed(
+                f"pg_dump {ours.text} cannot dump a server of version {server}",
+                hint="Install the client programs of the server's version and name their folder in `platform.bin_dir`.",
+            )
+
+
+def _database_details(session: psycopg.Connection) -> dict[str, object]:
+    row = session.execute(
+        "SELECT datname, pg_encoding_to_char(encoding), datcollate, datctype, pg_database_size(oid)"
+        " FROM pg_database WHERE datname = current_database()"
+    ).fetchone()
+    assert row is not None
+    names = ("database", "encoding", "collate", "ctype", "database_size_bytes")
+    return dict(zip(names, row, strict=True))
+
+
+def database_options(details: Mapping[str, object]) -> list[str]:
+    """The createdb options that make an empty database like the dumped one."""
+    return [
+        "--template=template0",
+        f"--encoding={details['encoding']}",
+        f"--lc-collate={details['collate']}",
+        f"--lc-ctype={details['ctype']}",
+    ]
+
+
+def _restore_steps(label: str, settings: PgDumpSettings, database: str) -> list[RestoreStep]:
+    steps = []
+    if settings.globals != "none":
+        steps.append(
+            RestoreStep(
+                title="Load roles and tablespaces (an error that a role already exists is harmless)",
+                commands=[f'psql -X -q -d postgres -f "$REPOSITORY/{label}/{GLOBALS_FILE}"'],
+            )
+        )
+    steps.append(
+        RestoreStep(
+            title=f"Create and load database {database} on a new server (set PGHOST, PGPORT and PGUSER)",
+            commands=[
+                f'pg_restore --create --exit-on-error -j {settings.jobs} -d postgres "$REPOSITORY/{label}/{DUMP_FOLDER}"'
+            ],
+        )
+    )
+    return steps

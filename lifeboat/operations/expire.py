@@ -1,0 +1,72 @@
+"""Retention: plan what goes, and apply a plan that is still true."""
+
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from lifeboat.operations.installation import Installation
+from lifeboat.operations.leases import claim, labels_in_use, writing_lock
+from lifeboat.operations.recording import best_effort
+from lifeboat.operations.results import ExpiryReport
+from lifeboat.retention.expiry import candidates_of, expire_backups, finish_interrupted
+from lifeboat.retention.policy import ExpiryPlan, Rules, plan_expiry
+from lifeboat.storage.manifest import Manifest
+from lifeboat.storage.repository import BackupRepository
+
+
+def plan_retention(installation: Installation, destination: str | None = None) -> ExpiryPlan:
+    """What retention would do at a destination now; changes nothing."""
+    repository = installation.repository(destination)
+    retention = installation.settings.retention
+    return plan_expiry(
+        repository.destination.name,
+        candidates_of(repository, labels_in_use(installation, repository)),
+        Rules(retention.keep_last, retention.keep_days),
+        datetime.now(UTC),
+    )
+
+
+def apply_retention(installation: Installation, plan: ExpiryPlan, *, flow_run_id: UUID | None = None) -> ExpiryReport:
+    """Expire what the plan says, unless storage has changed since; remove what killed runs left.
+
+    Raises PlanOutdated, ClusterBusy while a backup, drill or other expiry works at the destination.
+    """
+    repository = installation.repository(plan.destination)
+    with writing_lock(installation, repository):
+        fresh = plan_retention(installation, plan.destination)
+
+        def expired(manifest: Manifest, at: datetime) -> None:
+            with best_effort(f"the expiry of {manifest.label}"):
+                installation.catalog.backups.mark_expired(manifest.id, at)
+                installation.catalog.audit.append(
+                    actor=f"flow-run {flow_run_id}" if flow_run_id else "lifeboat retention apply",
+                    action="expire",
+                    object=f"backup {manifest.label}",
+                    before={"status": "completed", "size_bytes": manifest.size_bytes},
+                    after={"status": "expired", "plan": plan.plan_hash},
+                )
+
+        def alone(label: str) -> AbstractContextManager[bool]:
+            return claim(installation, repository, label)
+
+        gone = set(expire_backups(repository, plan, fresh, alone, expired)) | set(finish_interrupted(repository))
+        removed = _remove_unfinished(installation, repository)
+    return ExpiryReport(
+        plan_hash=plan.plan_hash,
+        kept=[(d.candidate.label, "; ".join(d.reasons)) for d in plan.kept],
+        expired=[(d.candidate.label, "; ".join(d.reasons)) for d in plan.expired if d.candidate.label in gone],
+        removed_unfinished=removed,
+        freed_bytes=sum(d.candidate.size_bytes for d in plan.expired if d.candidate.label in gone),
+        applied=True,
+    )
+
+
+def _remove_unfinished(installation: Installation, repository: BackupRepository) -> list[str]:
+    oldest = datetime.now(UTC) - timedelta(hours=installation.settings.retention.unfinished_hours)
+    stale = [label for label in repository.unfinished_labels() if _started_at(label) < oldest]
+    return [label for label in stale if repository.remove_unfinished(label)]
+
+
+def _started_at(label: str) -> datetime:
+    stamp = label.rpartition("_")[2][:15]
+    return datetime.strptime(stamp, "%Y%m%d-%H%M%S").replace(tzinfo=UTC)

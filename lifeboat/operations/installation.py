@@ -1,0 +1,126 @@
+"""The parts of one installation, built from its settings: what every operation starts from."""
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lifeboat import commands
+from lifeboat.catalog.store import Catalog
+from lifeboat.engines.basebackup import BaseBackupEngine
+from lifeboat.engines.engine import Engine
+from lifeboat.engines.pg_dump import PgDumpEngine
+from lifeboat.errors import SettingsError
+from lifeboat.postgres.binaries import PgTools, discover_bin_dir, reachable_bin_dir
+from lifeboat.postgres.connections import ConnectionInfo
+from lifeboat.postgres.embedded import EmbeddedServer
+from lifeboat.settings.loading import load_settings
+from lifeboat.settings.root import Settings
+from lifeboat.storage.filesystem import FilesystemDestination
+from lifeboat.storage.repository import BackupRepository
+from lifeboat.storage.signing import Signer, TrustedKeys
+
+LOG = logging.getLogger("lifeboat")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Settings and the objects that follow from them; nothing connects or writes before it is used."""
+
+    settings: Settings
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> "Installation":
+        """Read the settings; raises SettingsError."""
+        return cls(load_settings(path))
+
+    @cached_property
+    def run_as(self) -> str | None:
+        """The account of PostgreSQL's programs where we are root."""
+        return commands.effective_user(self.settings.platform.run_as)
+
+    @cached_property
+    def embedded(self) -> EmbeddedServer:
+        """The embedded server; raises SettingsError when settings name another source."""
+        if not self.settings.platform.embedded:
+            raise SettingsError("the platform is not the embedded PostgreSQL", hint="Set `platform.embedded = true`.")
+        platform = self.settings.platform
+        return EmbeddedServer(
+            self.settings.state_dir / "postgresql",
+            tcp_port=platform.embedded_port,
+            bin_dir=platform.bin_dir,
+            run_as=platform.run_as,
+        )
+
+    @cached_property
+    def tools(self) -> PgTools:
+        """PostgreSQL's programs, run by an account that may run them."""
+        if self.settings.platform.embedded:
+            return self.embedded.tools
+        found = discover_bin_dir(self.settings.platform.bin_dir)
+        return PgTools(reachable_bin_dir(found, self.run_as, self.settings.state_dir / "programs"), self.run_as)
+
+    @cached_property
+    def source(self) -> ConnectionInfo:
+        """The connection to the platform's database."""
+        platform = self.settings.platform
+        if platform.embedded:
+            return ConnectionInfo.parse(self.embedded.dsn(platform.database))
+        if platform.dsn is None:
+            raise SettingsError("`platform.dsn` is not set", hint="Set it, or `platform.embedded = true`.")
+        return ConnectionInfo.parse(platform.dsn.get_secret_value())
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalog: in its own database, or in the platform's."""
+        own = self.settings.catalog.dsn
+        return Catalog(
+            own.get_secret_value() if own else self.source.dsn,
+            connect_timeout_seconds=self.settings.catalog.connect_timeout_seconds,
+        )
+
+    @cached_property
+    def signer(self) -> Signer:
+        """The key that signs what we write; made on first use."""
+        return Signer.load_or_create(self.settings.signing_key_file)
+
+    def destination(self, name: str | None = None) -> FilesystemDestination:
+        """A destination by name, the default one without; raises SettingsError for an unknown name."""
+        wanted = name or self.settings.backup.destination
+        found = self.settings.destinations.get(wanted)
+        if found is None:
+            known = ", ".join(sorted(self.settings.destinations))
+            raise SettingsError(f"there is no destination {wanted!r}", hint=f"lifeboat.toml has: {known}.")
+        return FilesystemDestination(
+            wanted, found.path, minimum_free_bytes=found.minimum_free_bytes, owner=self.run_as, mount=found.mount
+        )
+
+    def repository(self, destination: str | None = None) -> BackupRepository:
+        """The cluster's backups at a destination."""
+        trusted = TrustedKeys.of(self.signer, self.settings.signing.trusted_keys)
+        return BackupRepository(
+            self.destination(destination), self.settings.platform.cluster, self.signer, trusted
+        )
+
+    def engine(self, name: str | None = None) -> Engine:
+        """An engine by name, the default one without; raises SettingsError for an unknown name."""
+        wanted = name or self.settings.backup.engine
+        if wanted == "basebackup":
+            return self.basebackup
+        if wanted == "pg_dump":
+            return self.pg_dump
+        raise SettingsError(f"there is no engine {wanted!r}", hint="The engines are basebackup and pg_dump.")
+
+    @cached_property
+    def basebackup(self) -> BaseBackupEngine:
+        """The engine `basebackup`."""
+        settings = self.settings
+        return BaseBackupEngine(
+            self.tools, self.source, settings.engines.basebackup, settings.backup.timeout_seconds
+        )
+
+    @cached_property
+    def pg_dump(self) -> PgDumpEngine:
+        """The engine `pg_dump`."""
+        settings = self.settings
+        return PgDumpEngine(self.tools, self.source, settings.engines.pg_dump, settings.backup.timeout_seconds)

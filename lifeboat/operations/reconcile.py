@@ -1,0 +1,113 @@
+"""Makes the catalog true: what hooks could not see is read from storage, from the source's lock and from Prefect.
+
+The manifest decides over a run's state (DESIGN 4): a backup whose manifest is in storage is completed, whatever
+became of the process; one without, whose writer is gone, is not.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from lifeboat.catalog.store import BackupRow
+from lifeboat.errors import LifeboatError
+from lifeboat.operations.installation import LOG, Installation
+from lifeboat.operations.results import ReconcileReport
+from lifeboat.postgres.lock import is_locked
+from lifeboat.postgres.scratch import remove_abandoned
+from lifeboat.storage.repository import BackupRepository, StoredBackup
+
+# A run has its row before it has the lock: a young row without a lock is only starting.
+GRACE = timedelta(minutes=2)
+_ENDED = {"COMPLETED": "crashed", "FAILED": "failed", "CRASHED": "crashed", "CANCELLED": "cancelled"}
+
+
+def running_flow_runs(installation: Installation) -> list[UUID]:
+    """The flow runs whose backups the catalog believes to be running."""
+    rows = installation.catalog.backups.running()
+    return sorted({row.flow_run_id for row in rows if row.flow_run_id is not None})
+
+
+def reconcile(
+    installation: Installation, *, flow_run_states: Mapping[UUID, str] | None = None, grace: timedelta = GRACE
+) -> ReconcileReport:
+    """Compare catalog, storage and running processes, and repair the catalog.
+
+    `flow_run_states` are Prefect's state types by flow run id, as far as Prefect knows them. Raises
+    CatalogUnavailable; a destination that is away is told in the log and left for the next run.
+    """
+    repaired: list[tuple[UUID, str]] = []
+    adopted: list[str] = []
+    missing: list[str] = []
+    for name in installation.settings.destinations:
+        repository = installation.repository(name)
+        try:
+            stored = {item.manifest.id: item for item in repository.backups()}
+            expired = repository.expired()
+        except LifeboatError as error:
+            LOG.error("destination %s cannot be reconciled: %s", name, error)
+            continue
+        adopted += _adopt(installation, name, stored)
+        missing += _missing(installation, repository, stored)
+        repaired += _tell_expired(installation, expired)
+    repaired += _end_dead_runs(installation, flow_run_states or {}, grace)
+    return ReconcileReport(repaired, adopted, missing, _remove_scratch(installation))
+
+
+def _adopt(installation: Installation, destination: str, stored: Mapping[UUID, StoredBackup]) -> list[str]:
+    adopted = []
+    backups = installation.catalog.backups
+    for item in stored.values():
+        row = backups.get(item.manifest.id)
+        if row is None or row.status != "completed":
+            backups.record_completed(item.manifest, destination=destination, manifest_sha256=item.manifest_sha256)
+            adopted.append(item.manifest.label)
+        backups.record_state(item.manifest.id, item.state)
+    return adopted
+
+
+def _missing(
+    installation: Installation, repository: BackupRepository, stored: Mapping[UUID, StoredBackup]
+) -> list[str]:
+    rows = installation.catalog.backups.completed_at_destination(repository.destination.name, repository.cluster)
+    return [f"{repository.destination.name}: {row.label}" for row in rows if row.id not in stored]
+
+
+def _tell_expired(installation: Installation, expired: list[StoredBackup]) -> list[tuple[UUID, str]]:
+    told = []
+    for item in expired:
+        row = installation.catalog.backups.get(item.manifest.id)
+        if row is None or row.status != "expired":
+            installation.catalog.backups.mark_expired(item.manifest.id, item.state.expired_at or datetime.now(UTC))
+            told.append((item.manifest.id, "expired"))
+    return told
+
+
+def _end_dead_runs(
+    installation: Installation, states: Mapping[UUID, str], grace: timedelta
+) -> list[tuple[UUID, str]]:
+    rows: list[BackupRow] = installation.catalog.backups.running()
+    ended = []
+    for row in rows:
+        state = states.get(row.flow_run_id) if row.flow_run_id else None
+        status = _ENDED.get(state or "")
+        if status is None and not _writer_lives(installation, row, grace):
+            status = "crashed"
+        if status is not None:
+            why = f"the flow run ended as {state}" if state else "the process that took it is gone"
+            installation.catalog.backups.record_ended(row.id, status=status, error=f"{why}, and storage has no manifest")
+            ended.append((row.id, status))
+    return ended
+
+
+def _writer_lives(installation: Installation, row: BackupRow, grace: timedelta) -> bool:
+    if row.started_at > datetime.now(UTC) - grace:
+        return True
+    return is_locked(installation.source, installation.settings.platform.cluster) is not None
+
+
+def _remove_scratch(installation: Installation) -> list[Path]:
+    removed = remove_abandoned(installation.settings.scratch_dir)
+    for path in removed:
+        LOG.warning("removed the scratch cluster %s that a killed drill left", path)
+    return removed

@@ -1,0 +1,77 @@
+"""What operations return: plain values that flows turn into artifacts and the command line into tables."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+from lifeboat.storage.manifest import BackupType
+
+
+@dataclass(frozen=True)
+class BackupTaken:
+    """A finished backup."""
+
+    id: UUID
+    label: str
+    type: BackupType
+    engine: str
+    destination: str
+    location: str
+    size_bytes: int
+    started_at: datetime
+    completed_at: datetime
+    manifest_sha256: str
+    reason: str | None = None
+    fingerprint_seconds: float | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def duration_seconds(self) -> float:
+        """From the label to the manifest."""
+        return (self.completed_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True)
+class DrillReport:
+    """A restore drill: what was restored, how long each phase took (seconds), and every fault found."""
+
+    id: UUID
+    backup_id: UUID
+    label: str
+    target: str
+    started_at: datetime
+    completed_at: datetime
+    phases: dict[str, float]
+    faults: list[str]
+    compared_tables: int
+    not_compared: list[str]
+    validations: list[tuple[str, bool, str]]
+    notes: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was found wrong."""
+        return not self.faults
+
+
+@dataclass(frozen=True)
+class ExpiryReport:
+    """What retention did: label and reason of everything kept, expired, and removed as unfinished."""
+
+    plan_hash: str
+    kept: list[tuple[str, str]]
+    expired: list[tuple[str, str]]
+    removed_unfinished: list[str]
+    freed_bytes: int
+    applied: bool
+
+
+@dataclass(frozen=True)
+class ReconcileReport:
+    """What reconciling changed: rows by id with what was done, folders and scratch clusters removed."""
+
+    repaired: list[tuple[UUID, str]]
+    adopted: list[str]
+    missing_in_storage: list[str]
+    removed_scratch: list[Path]

@@ -1,0 +1,94 @@
+"""Folders that the server's account owns or can reach, and short ones for unix sockets."""
+
+import hashlib
+import os
+import pwd
+import stat
+import tempfile
+from pathlib import Path
+
+from lifeboat import commands
+from lifeboat.errors import PermanentError
+
+# sun_path holds 108 bytes with the closing zero (unix(7)); PostgreSQL adds `/.s.PGSQL.<port>`.
+_SOCKET_PATH_MAX_BYTES = 107
+_SOCKET_NAME_MAX_BYTES = len("/.s.PGSQL.65535.lock")
+
+
+class FolderUnreachable(PermanentError):
+    """The account that the server runs as cannot enter or write a folder."""
+
+
+def account_ids(user: str | None) -> tuple[int, int]:
+    """The user and group id that the server's files belong to: our own unless root works for `user`."""
+    if user is None or os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    entry = pwd.getpwnam(user)
+    return entry.pw_uid, entry.pw_gid
+
+
+def give_to(path: Path, user: str | None) -> None:
+    """Make `user` the owner of one file or folder, where that is ours to do."""
+    uid, gid = account_ids(user)
+    found = path.lstat()
+    if found.st_uid != uid:
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def give_tree_to(path: Path, user: str | None) -> None:
+    """Make `user` the owner of a folder and of all that is in it; symbolic links are not followed."""
+    give_to(path, user)
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            give_to(Path(folder, name), user)
+
+
+def make_private_dir(path: Path, user: str | None) -> Path:
+    """Create a folder of mode 0700 owned by `user`, or take it over from us.
+
+    Raises FolderUnreachable for somebody else's.
+    """
+    try:
+        path.mkdir(mode=0o700)
+        give_to(path, user)
+    except FileExistsError:
+        pass
+    found = path.lstat()
+    allowed = {account_ids(user)[0], os.geteuid()}
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in allowed:
+        raise FolderUnreachable(
+            f"{path} exists and belongs to another account or is no folder",
+            hint="Remove it or choose another folder: a server's folder must be its own.",
+        )
+    give_to(path, user)
+    path.chmod(0o700)
+    return path
+
+
+def check_reachable(path: Path, user: str | None) -> None:
+    """Raise FolderUnreachable unless `user` can enter `path`, naming the parent folder that is closed."""
+    if user is None:
+        return
+    for folder in [*reversed(path.resolve().parents), path.resolve()]:
+        if not _can(user, "-x", folder):
+            raise FolderUnreachable(
+                f"the account {user} cannot enter {folder}, so PostgreSQL cannot use {path}",
+                hint=f"Choose a folder outside private ones, or allow it to pass: chmod o+x {folder}.",
+            )
+
+
+def _can(user: str, right: str, path: Path) -> bool:
+    done = commands.run(["test", right, path], user=user, timeout_seconds=30, accept=(0, 1))
+    return done.returncode == 0
+
+
+def socket_dir_for(base: Path) -> Path:
+    """`base`/run if a socket's path there is short enough, else a folder below the temp folder.
+
+    The name is derived from `base`, so that a later process finds the same one. The folder is not created.
+    """
+    wanted = base / "run"
+    if len(os.fsencode(wanted)) + _SOCKET_NAME_MAX_BYTES <= _SOCKET_PATH_MAX_BYTES:
+        return wanted
+    digest = hashlib.sha256(os.fsencode(base.resolve())).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"lifeboat-{os.geteuid()}-{digest}"

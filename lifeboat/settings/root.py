@@ -1,0 +1,69 @@
+"""All settings of one installation."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lifeboat.settings.assets import AssetSettings
+from lifeboat.settings.backups import BackupSettings, EngineSettings
+from lifeboat.settings.base import AbsolutePath, Name
+from lifeboat.settings.catalog import CatalogSettings
+from lifeboat.settings.configuration import ConfigurationSettings
+from lifeboat.settings.destinations import DestinationSettings
+from lifeboat.settings.drills import DrillSettings
+from lifeboat.settings.platform import PlatformSettings
+from lifeboat.settings.prefect import PrefectSettings
+from lifeboat.settings.retention import RetentionSettings
+from lifeboat.settings.signing import SigningSettings
+from lifeboat.settings.wal import WalSettings
+
+
+class Settings(BaseSettings):
+    """lifeboat.toml and the environment (`LIFEBOAT_<SECTION>__<KEY>`), checked as a whole."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix="LIFEBOAT_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+        hide_input_in_errors=True,
+    )
+
+    state_dir: AbsolutePath = Field(description="Where Lifeboat keeps its own files: keys, scratch clusters, Prefect's home.")
+    platform: PlatformSettings
+    destinations: dict[Name, DestinationSettings] = Field(min_length=1)
+    catalog: CatalogSettings = CatalogSettings()
+    backup: BackupSettings = BackupSettings()
+    engines: EngineSettings = EngineSettings()
+    wal: WalSettings = WalSettings()
+    configuration: ConfigurationSettings = ConfigurationSettings()
+    assets: AssetSettings = AssetSettings()
+    drills: DrillSettings = DrillSettings()
+    retention: RetentionSettings = RetentionSettings()
+    prefect: PrefectSettings = PrefectSettings()
+    signing: SigningSettings = SigningSettings()
+
+    @model_validator(mode="after")
+    def _destinations_exist(self) -> Self:
+        for where, name in (("backup.destination", self.backup.destination), ("wal.destination", self.wal.destination)):
+            if name not in self.destinations:
+                raise ValueError(f"{where} names {name!r}, but there is only {', '.join(sorted(self.destinations))}")
+        return self
+
+    @property
+    def signing_key_file(self) -> Path:
+        """The private key that signs manifests."""
+        return self.signing.key_file or self.state_dir / "keys" / "signing.pem"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Where scratch clusters live."""
+        return self.state_dir / "scratch"
+
+    @property
+    def catalog_dsn(self) -> SecretStr:
+        """The catalog's database: its own, or the platform's."""
+        return self.catalog.dsn or self.platform.dsn

@@ -1,0 +1,102 @@
+"""A backup while it is being written: its label, its folder, and who holds it."""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import IO
+
+from lifeboat.storage.destination import Destination
+from lifeboat.storage.labels import make_label
+from lifeboat.storage.manifest import BackupObject, BackupType
+
+HOLD_NAME = ".writing"
+_LABEL_ATTEMPTS = 120
+_BLOCK_BYTES = 1024 * 1024
+
+
+@dataclass
+class UnfinishedBackup:
+    """A staged folder that becomes a backup when its manifest is published.
+
+    While the object lives, a lock on `.writing` tells others that a living process writes here.
+    """
+
+    destination: Destination
+    prefix: str
+    label: str
+    started_at: datetime
+    directory: Path
+    _hold: IO[str] | None = field(default=None, repr=False)
+
+    def seal(self) -> list[BackupObject]:
+        """Hash every file in the folder and make all of them durable; the list is sorted by name."""
+        objects = [
+            _describe(path, path.relative_to(self.directory).as_posix())
+            for path in sorted(self.directory.rglob("*"))
+            if path.is_file() and path.name != HOLD_NAME
+        ]
+        self.destination.upload(self.prefix, self.directory)
+        return objects
+
+    def release(self) -> None:
+        """Say that nobody writes here any more."""
+        if self._hold is not None:
+            (self.directory / HOLD_NAME).unlink(missing_ok=True)
+            self._hold.close()
+            self._hold = None
+
+    def abandon(self) -> None:
+        """Remove what was written: a failed backup leaves nothing that looks like one."""
+        self.destination.delete_folder(self.prefix)
+        self.release()
+
+
+def stage_backup(
+    destination: Destination, cluster: str, kind: BackupType, started_at: datetime, parent_label: str | None
+) -> UnfinishedBackup:
+    """Reserve a label, moving on by whole seconds while it is taken; raises FileExistsError after two minutes' worth."""
+    for attempt in range(_LABEL_ATTEMPTS):
+        label = make_label(kind, started_at + timedelta(seconds=attempt), parent_label)
+        prefix = f"{cluster}/{label}"
+        try:
+            directory = destination.stage(prefix)
+        except FileExistsError:
+            continue
+        return UnfinishedBackup(destination, prefix, label, started_at, directory, _take_hold(directory))
+    raise FileExistsError(f"no free label from {started_at:%Y%m%d-%H%M%S} on at {destination.describe()}")
+
+
+def held_by_somebody(destination: Destination, prefix: str) -> bool:
+    """Whether a living process still writes the unfinished backup at `prefix`."""
+    key = f"{prefix}/{HOLD_NAME}"
+    if not destination.exists(key):
+        return False
+    with destination.open(key) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _take_hold(directory: Path) -> IO[str]:
+    file = (directory / HOLD_NAME).open("w", encoding="utf-8")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
+    file.flush()
+    return file
+
+
+def _describe(path: Path, name: str) -> BackupObject:
+    digest, size = hashlib.sha256(), 0
+    buffer = memoryview(bytearray(_BLOCK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+            size += count
+    return BackupObject(name=name, size_bytes=size, sha256=digest.hexdigest(), mode=path.stat().st_mode & 0o777)

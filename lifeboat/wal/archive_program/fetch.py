@@ -1,0 +1,55 @@
+"""Deliver one WAL file, and tell absence from trouble: only a sure "not there" may let recovery promote."""
+
+from __future__ import annotations  # Python 3.9 cannot evaluate `X | None`
+
+import os
+import time
+from collections.abc import Callable
+
+from lifeboat.wal.archive_program import durable, layout
+from lifeboat.wal.archive_program.layout import ArchiveError, Config
+
+
+class Absent(Exception):
+    """The archive is there, was listed, and does not hold the file."""
+
+
+def locate(config: Config, name: str) -> str:
+    """The path of the stored file; raises Absent, and ArchiveError or OSError for anything unclear."""
+    layout.require_kind(config, name)
+    layout.require_owner(config.archive, config.system_identifier, config.segment_size_bytes)
+    leaf = layout.folder_name(name)
+    # Only listings prove absence: what is listed and cannot be opened is an error.
+    if leaf not in os.listdir(config.archive):
+        raise Absent
+    entries = layout.find_entries(os.path.join(config.archive, leaf), name)
+    if not entries:
+        raise Absent
+    if len(entries) > 1:
+        versions = ", ".join(entries)
+        raise ArchiveError(f"different versions are in the archive: {versions}", "Move the wrong ones away.")
+    return os.path.join(config.archive, leaf, entries[0])
+
+
+def fetch(config: Config, target: str, name: str) -> None:
+    """Write the archive file `name` to the path `target`, whole and checked; raises as `locate` does."""
+    stored = locate(config, name)
+    folder, base = os.path.split(os.path.abspath(target))
+    durable.remove_leftovers(folder)
+    with durable.temporary_file(folder, base, 0o600) as (temporary, stream):
+        for plain in layout.read_entry(stored, config.segment_size_bytes):
+            stream.write(plain)
+        durable.finish(stream)
+        os.rename(temporary, target)
+        durable.sync_path(folder)
+
+
+def fetch_with_retries(config: Config, target: str, name: str, on_retry: Callable[[str], None]) -> None:
+    """`fetch`, again up to `config.retries` times after a pause that doubles, for anything but Absent."""
+    for attempt in range(config.retries):
+        try:
+            return fetch(config, target, name)
+        except (ArchiveError, OSError) as error:
+            on_retry(f"{error}; trying again")
+        time.sleep(config.retry_delay_seconds * 2**attempt)
+    return fetch(config, target, name)

@@ -1,0 +1,36 @@
+"""Hypothesis profiles, the marks that follow from a test's folder, the time budget of the property stage."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+FOLDERS = {"unit", "contract", "integration", "drills", "browser"}
+BUDGET_SECONDS = float(os.environ.get("LIFEBOAT_PROPERTY_SECONDS", "inf"))
+_TESTS = Path(__file__).parent
+_BEGAN = time.monotonic()
+
+# No deadline: on a busy machine it would time the machine, not the code.
+settings.register_profile("dev", max_examples=300, deadline=None)
+settings.register_profile("ci", max_examples=10_000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its folder's name, and hypothesis tests with `property`."""
+    for item in items:
+        folder = item.path.relative_to(_TESTS).parts[0]
+        if folder in FOLDERS:
+            item.add_marker(folder)
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("property")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the rest of the property stage once its time is spent."""
+    is_long_run = settings.get_current_profile_name() == "ci"
+    if is_long_run and item.get_closest_marker("property") and time.monotonic() - _BEGAN > BUDGET_SECONDS:
+        pytest.skip(f"the {BUDGET_SECONDS:g} s for properties are spent; `make test` runs it all the same")
