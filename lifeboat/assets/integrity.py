@@ -74,11 +74,11 @@ def verify_assets(  # noqa: PLR0913 - one check with its options
 ) -> AssetReport:
     """Read the files of `records` and compare size and SHA-256; a bad file is a finding, never an exception.
 
-    `workers` None means one per core. With `resume`, `records` begin behind its position, its findings so
-    far are given to `on_finding` again, and it is discarded at the end. `current` gives records of ids as they are
-    now: what looks wrong is looked at again where its record changed, and dropped where it is gone.
-    Callbacks run in the calling thread. Raises AssetRootMissing, and what `records` and callbacks raise; the
-    progress is saved first.
+    `workers` None means one per core. With `resume`, `records` begin behind its position, its findings so far
+    are given to `on_finding` again, and it is discarded at the end. `current` gives records of ids as they are
+    now: what looks wrong is looked at again where its record changed, and dropped where it is gone. Callbacks
+    run in the calling thread. Raises AssetRootMissing, and what `records` and callbacks raise; the progress is
+    saved first.
     """
     known_roots = roots if isinstance(roots, AssetRoots) else AssetRoots(roots)
     stop = threading.Event()

@@ -103,9 +103,9 @@ class AssetSource:
 
 def sampled(records: Iterable[AssetRecord], fraction: float, seed: str) -> Iterator[AssetRecord]:
     """The records that one sample takes: about `fraction` of them, always the same ones for one `seed`."""
-    limit = fraction * _SAMPLE_SCALE
+    limit, key = fraction * _SAMPLE_SCALE, hashlib.sha256(seed.encode()).digest()
     for record in records:
-        digest = hashlib.blake2b(record.id.encode(), key=seed.encode(), digest_size=4).digest()
+        digest = hashlib.blake2b(record.id.encode(), key=key, digest_size=4).digest()
         if int.from_bytes(digest, "big") < limit:
             yield record
 

@@ -130,9 +130,7 @@ def key_of(row: Row, key_columns: Sequence[str]) -> Key:
 def label_of(key: Key) -> str:
     """A key as people read it: `42` or `studio/7`."""
     values = [parse(text) for text in key]
-    return "/".join(
-        value if isinstance(value, str) else text for value, text in zip(values, key, strict=True)
-    )
+    return "/".join(value if isinstance(value, str) else text for value, text in zip(values, key, strict=True))
 
 
 def in_key_order(name: str, rows: Iterable[Row], key_columns: Sequence[str]) -> list[Row]:

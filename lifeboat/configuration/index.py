@@ -50,14 +50,19 @@ class FileRecord(StrictModel):
 
 
 class Target(StrictModel):
-    """The table that rows are written to: `columns` are those that can be written, `json_columns` the JSON ones of them."""
+    """The table that rows are written to.
+
+    `columns` can be written; `json_columns` names the type (json or jsonb) of some, `text_columns` take any text, and
+    `sequences` maps columns to the sequence (`schema.name`, quoted where needed) that numbers them.
+    """
 
     schema_name: str
     table_name: str
     columns: list[str]
-    json_columns: list[str] = []
+    json_columns: dict[str, Literal["json", "jsonb"]] = {}
     text_columns: list[str] = []
     identity_columns: list[str] = []
+    sequences: dict[str, str] = {}
 
 
 class SectionIndex(StrictModel):
@@ -88,6 +93,7 @@ class ArchiveIndex(StrictModel):
     database: str
     server_version: str
     sections: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], SectionIndex]
+    restore_sql_sha256: Sha256 | None = None
     redacted: list[Redaction] = []
     findings: list[Finding] = []
 

@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from collections.abc import Collection, Iterator
 
 from lifeboat.configuration.index import REDACTED
 from lifeboat.configuration.jsontext import Json, map_strings, parse, render_plain
@@ -11,7 +12,7 @@ from lifeboat.configuration.secret_text import holds_private_key
 
 # `name = value` of an ini file, or `name 'value'` of postgresql.conf, which may leave the sign out; also commented out.
 _SETTING = re.compile(
-    r"^(?P<head>[ \t]*(?:[#;][#; \t]*)?(?P<name>[A-Za-z_][\w.-]*)(?P<sign>[ \t]*=[ \t]*|[ \t]+(?=')))(?P<value>.*?)(?P<end>\s*)$"
+    r"^(?P<head>[ \t]*(?:[#;][#; \t]*)?(?P<name>[A-Za-z_][\w.-]*)(?P<sign>[ \t]*=[ \t]*|[ \t]+))(?P<value>.*?)(?P<end>\s*)$"
 )
 _CONF_STRING = re.compile(r"'(?P<inner>(?:[^'\\]|''|\\.)*)'")
 _TOML_PAIR = re.compile(
@@ -51,6 +52,8 @@ def _redact_line(redactor: Redactor, line: str) -> str:
     if match is None:
         return redactor.text(line)
     quoted = _CONF_STRING.match(match["value"])
+    if quoted is None and "=" not in match["sign"] and match["head"].lstrip()[0] in "#;":
+        return redactor.text(line)  # a comment in prose
     inner = _unescape(quoted["inner"]) if quoted else match["value"]
     rest = match["value"][quoted.end() :] if quoted else ""
     quote = "'" if quoted else ""
@@ -71,13 +74,27 @@ def _unescape(inner: str) -> str:
 
 def _redact_toml(redactor: Redactor, text: str) -> str:
     """Line by line as people wrote it, then proven: it must say what the redacted settings say."""
-    wanted = _wanted(redactor, _load(text))
-    clean = _TOML_PAIR.sub(lambda match: _redact_pair(redactor, match), text)
-    clean = _TOML_STRING.sub(lambda match: _redact_string(redactor, match[0]), clean)
-    clean = "\n".join(_redact_comment(redactor, line) for line in clean.split("\n"))
-    if render_plain(_load(clean)) != render_plain(wanted):
-        raise NotRedactable("its secrets stand where they cannot be taken out reliably")
-    return clean
+    settings = _load(text)
+    wanted = _wanted(redactor, settings)
+    # A second try also takes strings that are secret by the place of their table or list, wherever they stand.
+    for secrets in (frozenset(), frozenset(_replaced(settings, wanted))):
+        clean = _TOML_PAIR.sub(lambda match: _redact_pair(redactor, match), text)
+        clean = _TOML_STRING.sub(lambda match: _redact_string(redactor, match[0], secrets), clean)  # noqa: B023
+        clean = "\n".join(_redact_comment(redactor, line) for line in clean.split("\n"))
+        if render_plain(_load(clean)) == render_plain(wanted):
+            return clean
+    raise NotRedactable("its secrets stand where they cannot be taken out reliably")
+
+
+def _replaced(before: Json, after: Json) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before:
+            yield from _replaced(before[name], after[name])
+    elif isinstance(before, list) and isinstance(after, list):
+        for old, new in zip(before, after, strict=True):
+            yield from _replaced(old, new)
+    elif isinstance(before, str) and after == REDACTED:
+        yield before
 
 
 def _load(text: str) -> Json:
@@ -101,11 +118,11 @@ def _redact_pair(redactor: Redactor, match: re.Match[str]) -> str:
     return match[0]
 
 
-def _redact_string(redactor: Redactor, token: str) -> str:
+def _redact_string(redactor: Redactor, token: str, secrets: Collection[str]) -> str:
     value = _toml_value(token)
     if not isinstance(value, str):
         return token
-    clean = _redact_channel(redactor, redactor.text(value))
+    clean = REDACTED if value in secrets else _redact_channel(redactor, redactor.text(value))
     return token if clean == value else json.dumps(clean, ensure_ascii=False)
 
 
@@ -122,7 +139,8 @@ def _toml_value(token: str) -> object:
 
 
 _NOT_A_CHANNEL = re.compile(
-    r"(?:https?|postgres(?:ql)?|file|s3|sftp|ssh|redis|sqlite|unix|tcp|[\w+]*\+[\w+]*)://", re.IGNORECASE
+    r"(?:https?|postgres(?:ql)?|file|s3|gs|az|azure|ftps?|sftp|ssh|rsync|nfs|smb|redis|sqlite|unix|tcp|[\w+]*\+[\w+]*)://",
+    re.IGNORECASE,
 )
 _CHANNEL = re.compile(r"(?P<head>[a-z][a-z0-9]*s?://).+", re.IGNORECASE | re.DOTALL)
 

@@ -54,6 +54,10 @@ class Redactor:
             text = text.replace(secret, REDACTED) if secret in text else text
         return text
 
+    def knows_secret_in(self, text: str) -> bool:
+        """Whether a secret that was taken out somewhere else stands in the text."""
+        return any(secret in text for secret in self._known)
+
     def section(self, name: str, section: RowsSection, *, strict: bool = False) -> RowsSection:
         """A section without secrets. Raises ConfigurationError where the key itself is one."""
         for column in section.key_columns:
@@ -99,7 +103,9 @@ class Redactor:
             named = self._secret_pair(value)
             secret = secret or self.names.is_strong(name)
             return {
-                key: self._value(key, inner, strict=strict, secret=key in named or (secret and not self.names.is_kept(key)))
+                key: self._value(
+                    key, inner, strict=strict, secret=key in named or (secret and not self.names.is_kept(key))
+                )
                 for key, inner in value.items()
             }
         if isinstance(value, list):

@@ -71,9 +71,9 @@ class _ColumnType:
         # JSON arrays know no lower bounds, and in an array of JSON a null could be either kind: the literal has it all.
         if self.element in _JSON:
             return as_text
-        elements = as_is if self.element in _NATIVE | _DATES else sql.SQL(
-            "pg_catalog.to_json({}::text[])::text"
-        ).format(value)
+        elements = (
+            as_is if self.element in _NATIVE | _DATES else sql.SQL("pg_catalog.to_json({}::text[])::text").format(value)
+        )
         return sql.SQL(
             "CASE WHEN pg_catalog.cardinality({0}) = 0 THEN '[]'"
             r" WHEN pg_catalog.array_dims({0}) ~ '^(\[1:\d+\])+$' THEN {1} ELSE {2} END"

@@ -16,8 +16,10 @@ _STRONG = re.compile(
 # `pad_token` and its kind belong to language models, `trigger_token` to image models.
 _TOKEN = re.compile(
     r"(?<!trigger_)(?<!pad_)(?<!eos_)(?<!bos_)(?<!unk_)(?<!sep_)(?<!cls_)(?<!mask_)(?<!stop_)(?<!start_)(?<!end_)"
-    r"(?<!special_)(?<!placeholder_)(?<!initializer_)(?<!class_)(?<!instance_)token" + _ENDING
-    + r"|(?:access|auth|api|refresh|bearer|bot|device|session|personal|csrf)_?tokens?" + _ENDING
+    r"(?<!special_)(?<!placeholder_)(?<!initializer_)(?<!class_)(?<!instance_)token"
+    + _ENDING
+    + r"|(?:access|auth|api|refresh|bearer|bot|device|session|personal|csrf)_?tokens?"
+    + _ENDING
 )
 _API_KEY = re.compile(r"(?:api|access|account|client|license|s3|azure|gcs|aws|app|auth|admin|shared)_?keys?" + _ENDING)
 _ANY_KEY = re.compile(r"(?:^|_)key" + _ENDING)

@@ -12,7 +12,8 @@ _PRIVATE_KEY = re.compile(
     r"|AGE-SECRET-KEY-1[A-Z0-9]{20,}|PuTTY-User-Key-File-\d:"
 )
 _KEY_BLOCK = re.compile(
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)", re.DOTALL
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
 )
 # libpq: the part before the last @ that comes before the first slash; a password may hold colons.
 _URL_PASSWORD = re.compile(
@@ -21,6 +22,8 @@ _URL_PASSWORD = re.compile(
 _URL_PARAMETER = re.compile(r"(?P<head>[?&;](?P<name>[\w.-]+)=)(?P<secret>[^&\s#'\"]+)")
 # A value runs to the next space outside quotes, as in libpq and in a shell; rather too much than half a password.
 _VALUE = r"(?P<secret>(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"])+|['\"].*)"
+# A string that is one setting (`app.jwt_secret=two words`, as in pg_db_role_setting): all the rest is its value.
+_WHOLE = re.compile(r"(?P<head>(?P<name>[A-Za-z_][\w.-]*)=)(?P<secret>.+)", re.DOTALL)
 _ASSIGNMENT = re.compile(r"(?P<head>(?<![\w.-])(?P<name>[A-Za-z_][\w.-]*)\s*=\s*)" + _VALUE)
 _OPTION = re.compile(r"(?P<head>(?<!\S)--?(?P<name>[A-Za-z][\w-]*)\s+)(?!-)" + _VALUE)
 _BEARER = re.compile(r"(?P<head>\b[Bb]earer\s+)(?P<secret>(?=\S*\d)[\w.~+/=-]{16,})")
@@ -35,7 +38,9 @@ _KNOWN_TOKEN = re.compile(
 )
 _VARIABLE = re.compile(r"[\"']?[$%{<*(]")
 
-_SCRIPT_ASSIGNMENT = re.compile(
+_SCRIPT  # A string that is one setting (`app.jwt_secret=two words`, as in pg_db_role_setting): all the rest is its value.
+_WHOLE = re.compile(r"(?P<head>(?P<name>[A-Za-z_][\w.-]*)=)(?P<secret>.+)", re.DOTALL)
+_ASSIGNMENT = re.compile(
     r"(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*(?::=|[:=])\s*(?P<secret>\"[^\"\n]{4,}\"|'[^'\n]{4,}')"
     r"|(?:^|\bexport\s+|\benv\s+)(?P<bare>[A-Za-z_]\w*)=(?P<word>[^\s'\"$`(){}<>;]{4,})(?=\s|$)",
     re.MULTILINE,
@@ -57,6 +62,8 @@ class SecretText:
         """The text without the secrets in it; the same text where there is none."""
         if holds_private_key(text):
             text = _KEY_BLOCK.sub(self._whole, text)
+        if (whole := _WHOLE.fullmatch(text)) is not None:
+            text = self._replace_named(whole)
         for pattern in (_URL_PASSWORD, _WEBHOOK) if "://" in text else ():
             text = pattern.sub(self._replace, text)
         for pattern in (_KNOWN_TOKEN, _BEARER):

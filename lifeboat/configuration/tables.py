@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
@@ -12,7 +12,8 @@ from lifeboat.configuration.index import ConfigurationError, Target
 
 _COLUMNS = """
 SELECT a.attname AS name, pg_catalog.format_type(b.oid, a.atttypmod) AS type_name, b.typcategory AS category,
-       b.oid IN ('pg_catalog.json'::regtype, 'pg_catalog.jsonb'::regtype) AS is_json,
+       CASE b.oid WHEN 'pg_catalog.json'::pg_catalog.regtype THEN 'json'
+                  WHEN 'pg_catalog.jsonb'::pg_catalog.regtype THEN 'jsonb' END AS json_type,
        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS is_required,
        a.attidentity <> '' AS is_identity, a.attgenerated <> '' AS is_generated
 FROM pg_catalog.pg_attribute a
@@ -59,7 +60,7 @@ class Column:
     name: str
     type_name: str
     category: str
-    is_json: bool
+    json_type: Literal["json", "jsonb"] | None
     is_required: bool
     is_identity: bool
     is_generated: bool
@@ -67,7 +68,7 @@ class Column:
     @property
     def holds_text(self) -> bool:
         """Whether any string is a value of it, the placeholder of a redacted one too."""
-        return self.is_json or self.category == "S"
+        return self.json_type is not None or self.category == "S"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Table:
     schema_name: str
     table_name: str
     columns: Mapping[str, Column]
-    sequences: tuple[tuple[str, str, str], ...]
+    sequences: Mapping[str, str]
     references: tuple[Reference, ...]
 
     @property
@@ -125,7 +126,7 @@ def describe_table(connection: psycopg.Connection[Any], name: str) -> Table:
         schema_name=found[1],
         table_name=found[2],
         columns={column.name: column for column in columns},
-        sequences=tuple((schema, sequence, column) for sequence, schema, column in sequences),
+        sequences={column: sql.Identifier(schema, name).as_string(None) for name, schema, column in sequences},
         references=tuple(Reference(s, t, tuple(ours), tuple(theirs)) for s, t, ours, theirs in references),
     )
 
@@ -149,7 +150,8 @@ def target_of(section: str, table: Table, columns: Sequence[str], key_columns: S
         schema_name=table.schema_name,
         table_name=table.table_name,
         columns=[column.name for column in usable],
-        json_columns=[column.name for column in usable if column.is_json],
+        json_columns={column.name: column.json_type for column in usable if column.json_type is not None},
         text_columns=[column.name for column in usable if column.holds_text],
         identity_columns=[column.name for column in usable if column.is_identity],
+        sequences={name: text for name, text in table.sequences.items() if name in columns},
     )

@@ -68,7 +68,8 @@ class BaseBackupEngine:
                 )
             except CommandFailed as failure:
                 raise name_failure(failure, f"pg_basebackup of {self.connection.redacted()}") from failure
-            tablespaces, version, major = _tablespaces(session), server_version(session), server_major(session)
+            tablespaces, superuser = _tablespaces(session), _superuser(session)
+            version, major = server_version(session), server_major(session)
             _release_wal(session, slot)
         if points.start_lsn is None or points.stop_lsn is None:
             raise EngineFailed("pg_basebackup ended without naming where its WAL starts and stops")
@@ -84,7 +85,7 @@ class BaseBackupEngine:
             timeline=points.timeline,
             start_lsn=points.start_lsn,
             stop_lsn=points.stop_lsn,
-            details={"tablespaces": tablespaces, "chain": chain},
+            details={"tablespaces": tablespaces, "chain": chain, "superuser": superuser},
         )
 
     def restore_files(
@@ -171,6 +172,13 @@ def _tablespaces(session: psycopg.Connection) -> dict[str, str]:
         "SELECT oid::text, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''"
     ).fetchall()
     return {str(oid): str(location) for oid, location in rows}
+
+
+def _superuser(session: psycopg.Connection) -> str:
+    # Whoever restores needs a role to connect as: the one that initdb made, whatever it is called now (OID 10).
+    row = session.execute("SELECT rolname FROM pg_catalog.pg_roles WHERE oid = 10").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def _labels(parent: Parent | None) -> list[str]:

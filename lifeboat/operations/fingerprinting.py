@@ -12,7 +12,8 @@ from lifeboat.errors import LifeboatError
 from lifeboat.postgres.connections import ConnectionInfo, connect
 from lifeboat.settings.drills import DrillSettings
 from lifeboat.storage.manifest import Fingerprint
-from lifeboat.verification.fingerprints import SnapshotGuard, begin_snapshot, take_fingerprint
+from lifeboat.verification.fingerprints import take_fingerprint
+from lifeboat.verification.snapshots import GuardedSnapshot, snapshot_guard
 
 
 class FingerprintLost(LifeboatError):
@@ -47,8 +48,9 @@ class SourceFingerprint:
         with self._lock:
             if self._future is not None:
                 return
-            guard = begin_snapshot(self._connection)
-            self.snapshot = guard.snapshot
+            guard = snapshot_guard(self._connection)
+            row = self._connection.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
+            self.snapshot = str(row[0]) if row else None
             self._future = self._pool.submit(self._take, guard)
 
     def result(self) -> Fingerprint:
@@ -63,7 +65,7 @@ class SourceFingerprint:
                 hint="The role needs to read every table (pg_read_all_data) and to bypass row security.",
             ) from error
 
-    def _take(self, guard: SnapshotGuard) -> Fingerprint:
+    def _take(self, guard: GuardedSnapshot) -> Fingerprint:
         return take_fingerprint(
-            self._connection, budget=self._drills.budget, lsn=guard.lsn, busy_tables=guard.busy_tables
+            self._connection, budget=self._drills.fingerprint, lsn=guard.lsn, busy_tables=guard.busy_tables
         )

@@ -141,9 +141,7 @@ def discover_bin_dir(configured: Path | None = None) -> Path:
     try:
         return find_embedded_bin_dir()
     except BinariesMissing:
-        debian = [
-            p for p in _DEBIAN_ROOT.glob("*/bin") if p.parent.name.isdigit() and (p / "pg_dump").is_file()
-        ]
+        debian = [p for p in _DEBIAN_ROOT.glob("*/bin") if p.parent.name.isdigit() and (p / "pg_dump").is_file()]
         if debian:
             return max(debian, key=lambda folder: int(folder.parent.name))
         on_path = shutil.which("pg_dump")

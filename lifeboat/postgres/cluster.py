@@ -48,9 +48,7 @@ class Cluster:
         """The server's log: beside the data directory, since what is in it goes into base backups."""
         return self.data_dir.with_name(f"{self.data_dir.name}.log")
 
-    def init(
-        self, *, auth_local: str = "trust", auth_host: str = "reject", extra_args: Sequence[str] = ()
-    ) -> None:
+    def init(self, *, auth_local: str = "trust", auth_host: str = "reject", extra_args: Sequence[str] = ()) -> None:
         """Create the cluster: UTF-8, C.UTF-8, data checksums, superuser `postgres`. Raises CommandFailed."""
         make_private_dir(self.data_dir, self.tools.user)
         self.tools.run(
@@ -124,9 +122,7 @@ class Cluster:
 
     def reload(self) -> None:
         """Have the server read its configuration again."""
-        self.tools.run(
-            "pg_ctl", ["reload", "-D", self.data_dir, "-s"], timeout_seconds=_CONTROL_TIMEOUT_SECONDS
-        )
+        self.tools.run("pg_ctl", ["reload", "-D", self.data_dir, "-s"], timeout_seconds=_CONTROL_TIMEOUT_SECONDS)
 
     def promote(self, *, timeout_seconds: float = 60.0) -> None:
         """End recovery and let the server accept writes. Raises CommandFailed."""

@@ -96,9 +96,7 @@ class EmbeddedServer:
     def tcp_dsn(self, database: str = SUPERUSER) -> str:
         """A connection string over 127.0.0.1, with the generated password: a secret."""
         if self.tcp_port is None:
-            raise PermanentError(
-                "the embedded server listens on no TCP port", hint="Set a port in lifeboat.toml."
-            )
+            raise PermanentError("the embedded server listens on no TCP port", hint="Set a port in lifeboat.toml.")
         password = self._password_path.read_text("utf-8").strip()
         return make_conninfo(
             "", host="127.0.0.1", port=str(self.tcp_port), dbname=database, user=SUPERUSER, password=password
@@ -174,13 +172,9 @@ class EmbeddedServer:
         self._password_path.write_text(password + "\n", "utf-8")
         with connect(cluster.dsn(), autocommit=True) as connection:
             # Only the SCRAM verifier travels, so that no log can show the password.
-            verifier = connection.pgconn.encrypt_password(
-                password.encode(), SUPERUSER.encode(), b"scram-sha-256"
-            )
+            verifier = connection.pgconn.encrypt_password(password.encode(), SUPERUSER.encode(), b"scram-sha-256")
             connection.execute(
-                sql.SQL("ALTER ROLE {} PASSWORD {}").format(
-                    sql.Identifier(SUPERUSER), sql.Literal(verifier.decode())
-                )
+                sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(SUPERUSER), sql.Literal(verifier.decode()))
             )
 
     def _apply(self, cluster: Cluster, timeout_seconds: float) -> None:

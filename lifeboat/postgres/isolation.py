@@ -59,9 +59,7 @@ _DEFAULTS: dict[str, SettingValue] = {
     "timezone": "UTC",
     "lc_messages": "C",
 }
-_RECOVERY_NAME = re.compile(
-    r"restore_command|recovery_target(_\w+)?|recovery_end_command|recovery_init_sync_method"
-)
+_RECOVERY_NAME = re.compile(r"restore_command|recovery_target(_\w+)?|recovery_end_command|recovery_init_sync_method")
 
 
 class IsolationRefused(PermanentError):
@@ -100,9 +98,7 @@ def isolate(  # noqa: PLR0913 - what a restore decides, each by name
     """
     cluster = Cluster(data_dir, tools, socket_dir, port)
     if cluster.is_running():
-        raise IsolationRefused(
-            f"a server is running on {data_dir}", hint="Stop it before its data is isolated."
-        )
+        raise IsolationRefused(f"a server is running on {data_dir}", hint="Stop it before its data is isolated.")
     _refuse_outside_links(data_dir, [data_dir.parent, *allowed_roots])
     make_private_dir(socket_dir, tools.user)
     if data_dir.stat().st_uid != account_ids(tools.user)[0]:
@@ -131,9 +127,7 @@ def _libraries(
     wanted = [word.strip().strip('"') for word in source.get("shared_preload_libraries", "").split(",")]
     names = {word: word.rpartition("/")[2].removesuffix(".so") for word in wanted if word}
     folder = _library_dir(tools) if names else Path()
-    kept = tuple(
-        name for name in names.values() if name in safe_libraries and (folder / f"{name}.so").is_file()
-    )
+    kept = tuple(name for name in names.values() if name in safe_libraries and (folder / f"{name}.so").is_file())
     return kept, tuple(word for word, name in names.items() if name not in kept)
 
 
@@ -186,9 +180,7 @@ def _write(
         path.unlink(missing_ok=True)
     for name in _SIGNALS:
         (data_dir / name).unlink(missing_ok=True)
-    text = render_settings(
-        settings, heading="Written by Lifeboat: this cluster is isolated from its original."
-    )
+    text = render_settings(settings, heading="Written by Lifeboat: this cluster is isolated from its original.")
     write_server_file(data_dir / "postgresql.conf", text, tools.user)
     write_server_file(data_dir / "postgresql.auto.conf", _NOTHING, tools.user)
     write_server_file(data_dir / "pg_hba.conf", _HBA, tools.user)

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 
 _ORPHAN_WAIT_SECONDS = 10.0
-_ORPHAN_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 _QUIT_WAIT_SECONDS = 10.0
-_KILL_WAIT_SECONDS = 20.0
+_KILL_WAIT_SECONDS = 10.0
 
 
 def running_pid(data_dir: Path) -> int | None:
@@ -28,12 +28,9 @@ def clear_stale_locks(data_dir: Path, socket_dir: Path, port: int) -> None:
     """
     if running_pid(data_dir) is not None:
         return
-    give_up_at = time.monotonic() + _ORPHAN_WAIT_SECONDS
-    while any(processes_in(data_dir)):
-        # Backends of a killed postmaster notice within moments.
-        if time.monotonic() > give_up_at:
-            return
-        time.sleep(_ORPHAN_POLL_SECONDS)
+    # Backends of a killed postmaster notice within moments.
+    if not _are_gone(data_dir, _ORPHAN_WAIT_SECONDS):
+        return
     _remove_if_reused(data_dir / "postmaster.pid")
     lock = socket_dir / f".s.PGSQL.{port}.lock"
     if _data_dir_in(lock) == data_dir.resolve():
@@ -51,23 +48,29 @@ def processes_in(folder: Path) -> Iterator[psutil.Process]:
 
 def end_servers_in(folder: Path) -> None:
     """End every server below `folder` without a proper shutdown: its data is about to go."""
-    give_up_at = time.monotonic() + _KILL_WAIT_SECONDS
     # Only the postmaster can give back the shared memory, so it is asked first (SIGQUIT: immediate shutdown).
     for process in processes_in(folder):
         with suppress(psutil.Error):
             if running_pid(Path(process.cwd())) == process.pid:
                 process.send_signal(signal.SIGQUIT)
-                process.wait(_QUIT_WAIT_SECONDS)
-    while time.monotonic() < give_up_at:
-        victims = list(processes_in(folder))
-        if not victims:
-            return
-        for process in victims:
-            with suppress(psutil.Error):
-                # A restore_command that hangs is a child of its server.
-                for each in (*process.children(recursive=True), process):
-                    each.kill()
-        psutil.wait_procs(victims, timeout=1)
+    if _are_gone(folder, _QUIT_WAIT_SECONDS):
+        return
+    for process in processes_in(folder):
+        with suppress(psutil.Error):
+            # A restore_command that hangs is a child of its server.
+            for each in (*process.children(recursive=True), process):
+                each.kill()
+    _are_gone(folder, _KILL_WAIT_SECONDS)
+
+
+def _are_gone(folder: Path, timeout_seconds: float) -> bool:
+    # Not psutil's wait: where nobody reaps orphans, a dead server stays as a zombie for ever.
+    give_up_at = time.monotonic() + timeout_seconds
+    while any(processes_in(folder)):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 def listening_port(data_dir: Path) -> int | None:

@@ -52,7 +52,8 @@ class FolderSection(Section):
     )
     exclude: tuple[str, ...] = Field((), description="Globs of what is left out of that.")
     suspected_secrets: Literal["report", "refuse"] = Field(
-        "report", description="What happens to a file that seems to carry a password or token: taken and reported, or not taken."
+        "report",
+        description="What happens to a file that seems to carry a password or token: taken and reported, or not taken.",
     )
     kind: str | None = Field(None, description="What listings count the section under; its own name by default.")
 
@@ -83,7 +84,8 @@ class ConfigurationSettings(Section):
         (), description="Regular expressions of further setting names, in snake case, whose values are secret."
     )
     keep: tuple[Pattern, ...] = Field(
-        (), description="Regular expressions of setting names, in snake case, whose values are no secret in spite of the name."
+        (),
+        description="Regular expressions of setting names, in snake case, whose values are no secret in spite of the name.",
     )
     max_file_bytes: int = Field(16 * 1024**2, gt=0, description="Largest single file that is taken.")
     max_total_bytes: int = Field(256 * 1024**2, gt=0, description="Largest archive, unpacked, that is written or read.")

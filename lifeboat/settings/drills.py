@@ -13,10 +13,15 @@ class FingerprintBudget(Section):
     """How much table content is hashed at backup time; row counts are always taken."""
 
     fraction: float = Field(
-        0.05, ge=0, le=1, description="Share of the database's size whose content is hashed, smallest tables first."
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of the database's size whose content is hashed, smallest tables first.",
     )
     floor_bytes: int = Field(
-        256 * _MEBIBYTE, ge=0, description="Content up to this size in bytes is hashed whatever the fraction says."
+        256 * _MEBIBYTE,
+        ge=0,
+        description="Content up to this size in bytes is hashed whatever the fraction says.",
     )
 
     def limit_bytes(self, database_bytes: int) -> int:
@@ -27,7 +32,9 @@ class FingerprintBudget(Section):
 class ExactValue(Section):
     """The query returns one row, and its first column is this value."""
 
-    equals: bool | int | float | str = Field(description="The value; a text is compared with the value's text form.")
+    equals: bool | int | float | str = Field(
+        description="The value; a text is compared with the value's text form."
+    )
 
 
 class ValueRange(Section):
@@ -62,11 +69,19 @@ class DrillSettings(Section):
     """What a fingerprint covers, and what a restore drill does beside comparing it."""
 
     fingerprint: FingerprintBudget = Field(FingerprintBudget(), description="How much content is hashed.")
-    validation: list[ValidationQuery] = Field([], description="Queries that the restored database must answer.")
-    validation_timeout_seconds: float = Field(300, gt=0, description="The longest that one validation query may run.")
-    full_read: bool = Field(True, description="Read every table of the restored database once, TOAST included.")
+    validation: list[ValidationQuery] = Field(
+        [], description="Queries that the restored database must answer."
+    )
+    validation_timeout_seconds: float = Field(
+        300, gt=0, description="The longest that one validation query may run."
+    )
+    full_read: bool = Field(
+        True, description="Read every table of the restored database once, TOAST included."
+    )
     amcheck: bool = Field(True, description="Run pg_amcheck where the extension amcheck can be installed.")
-    timeout_seconds: float = Field(4 * 3600, gt=0, description="The longest that one tool of a drill may run.")
+    timeout_seconds: float = Field(
+        4 * 3600, gt=0, description="The longest that one tool of a drill may run."
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -21,9 +21,7 @@ class PlatformSettings(Section):
         default=None,
         description="libpq connection string or URL of the source, not through a connection pooler",
     )
-    embedded: bool = Field(
-        default=False, description="Run our own PostgreSQL 18 and protect that; excludes `dsn`"
-    )
+    embedded: bool = Field(default=False, description="Run our own PostgreSQL 18 and protect that; excludes `dsn`")
     embedded_port: int | None = Field(
         default=None,
         ge=1024,

@@ -3,6 +3,8 @@
 Columns and rules as in relation_definitions.
 """
 
+# ruff: noqa: S608 - the queries are put together from constants of these modules only
+
 from lifeboat.verification.fragments import not_member, sorted_grants, sorted_list
 
 _INCLUDED = "n.nspname = ANY (%(schemas)s)"
@@ -94,7 +96,8 @@ FROM pg_event_trigger t WHERE {not_member("pg_event_trigger", "t.oid")}
 PUBLICATIONS = f"""
 SELECT 'publication', p.pubname, jsonb_build_object(
     'flags', to_jsonb(p) - 'oid' - 'pubname' - 'pubowner',
-    'schemas', {sorted_list("ARRAY(SELECT pnnspid::regnamespace::text FROM pg_publication_namespace WHERE pnpubid = p.oid)")}
+    'schemas', (SELECT {sorted_list("array_agg(s.pnnspid::regnamespace::text)")}
+                FROM pg_publication_namespace s WHERE s.pnpubid = p.oid)
 )::text, ARRAY(
     SELECT concat_ws(' ', r.prrelid::regclass::text, (
         SELECT {sorted_list("array_agg(a.attname::text)")}::text
@@ -135,8 +138,8 @@ WHERE o.oid >= 16384 AND (i.schema IS NULL OR i.schema = ANY (%(schemas)s)) AND 
 
 
 _RARE = (
-    *("pg_cast", "pg_collation", "pg_conversion", "pg_language", "pg_opclass", "pg_operator", "pg_opfamily", "pg_transform"),
-    *("pg_ts_config", "pg_ts_dict", "pg_ts_parser", "pg_ts_template"),
+    *("pg_cast", "pg_collation", "pg_conversion", "pg_language", "pg_opclass", "pg_operator", "pg_opfamily"),
+    *("pg_transform", "pg_ts_config", "pg_ts_dict", "pg_ts_parser", "pg_ts_template"),
 )
 OTHERS = "\nUNION ALL\n".join(_other(catalog) for catalog in _RARE)
 

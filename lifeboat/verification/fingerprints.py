@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import namedtuple_row, tuple_row
+from psycopg.rows import tuple_row
 
 from lifeboat.errors import PermanentError, TransientError
 from lifeboat.postgres.connections import server_version
@@ -49,6 +49,9 @@ _SCAN_SETTINGS: Mapping[str, str] = {
     "enable_bitmapscan": "off",
 }
 
+# PostgreSQL has no code of its own for it and does not translate it.
+_OVER_1_GB = "invalid memory alloc request size"
+
 _TABLES = """
 SELECT n.nspname AS schema, c.relname AS name,
     CASE WHEN c.relkind = 'm' THEN 'materialized' WHEN c.relkind = 'f' THEN 'foreign'
@@ -67,6 +70,10 @@ ORDER BY size_bytes, schema, name
 
 class FingerprintForbidden(PermanentError):
     """The role may not read every row."""
+
+
+class DatabaseDamaged(PermanentError):
+    """A table cannot be read: a bad checksum, a broken page, an input or output error."""
 
 
 class FingerprintInterrupted(TransientError):
@@ -117,7 +124,8 @@ def take_fingerprint(  # noqa: PLR0913 - each option is the caller's to choose
     children) and, smallest first within the budget, their content hashed in the same scan. Only definitions of
     materialized views, sequences, unlogged and foreign tables and tables of extensions. Large objects are counted, not
     read. Session settings are changed for the rest of the transaction; locks are kept to its end, so that a dump under
-    the same snapshot sees the same. Raises FingerprintForbidden, FingerprintInterrupted.
+    the same snapshot sees the same. Raises FingerprintForbidden, DatabaseDamaged,
+    FingerprintInterrupted.
     """
     taken_at, began = datetime.now(UTC), time.monotonic()
     with _explained():
@@ -145,7 +153,9 @@ def take_fingerprint(  # noqa: PLR0913 - each option is the caller's to choose
 def apply_settings(connection: psycopg.Connection[Any], settings: Mapping[str, str]) -> None:
     """Apply server settings until the end of the transaction."""
     calls = sql.SQL(", ").join(sql.SQL("pg_catalog.set_config(%s, %s, true)") for _ in settings)
-    connection.execute(sql.SQL("SELECT {}").format(calls), [word for pair in settings.items() for word in pair])
+    connection.execute(
+        sql.SQL("SELECT {}").format(calls), [word for pair in settings.items() for word in pair]
+    )
 
 
 @contextmanager
@@ -157,7 +167,7 @@ def _explained() -> Iterator[None]:
             f"the fingerprint cannot read every row: {_first_line(error)}",
             hint="Connect as a superuser, or as a role that is a member of pg_read_all_data and has BYPASSRLS.",
         ) from error
-    except psycopg.Error as error:
+    except (psycopg.OperationalError, psycopg.InternalError) as error:
         raise FingerprintInterrupted(
             f"the fingerprint could not be finished: {_first_line(error)}",
             hint="Run the backup again; if a change of tables runs just now, wait for its end.",
@@ -171,7 +181,11 @@ def _first_line(error: psycopg.Error) -> str:
 def _require_snapshot(connection: psycopg.Connection[Any]) -> None:
     with connection.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT current_setting('transaction_isolation')").fetchone()
-    if row is None or row[0] not in {"repeatable read", "serializable"} or connection.info.transaction_status == 0:
+    if (
+        row is None
+        or row[0] not in {"repeatable read", "serializable"}
+        or connection.info.transaction_status == 0
+    ):
         raise PermanentError(
             "a fingerprint needs an open transaction with one snapshot, REPEATABLE READ",
             hint="This is a fault in Lifeboat: report it with the log of this run.",
@@ -184,12 +198,9 @@ def _fingerprint_tables(
     budget: FingerprintBudget,
     on_progress: Callable[[FingerprintProgress], None],
 ) -> Iterator[TableFingerprint]:
-    with connection.cursor(row_factory=namedtuple_row) as cursor:
-        rows = cursor.execute(_TABLES, [schemas]).fetchall()
-        size = cursor.execute("SELECT pg_database_size(current_database()) AS bytes").fetchone()
-    tables = [_Table(r.schema, r.name, TableKind(r.kind), r.size_bytes, r.of_extension, r.columns) for r in rows]
+    tables, database_bytes = _list_tables(connection, schemas)
     scanned = [table for table in tables if table.has_rows_to_compare]
-    limit = budget.limit_bytes(size.bytes if size else 0)
+    limit = budget.limit_bytes(database_bytes)
     total = sum(table.size_bytes for table in scanned)
     done = 0
     for index, table in enumerate(scanned):
@@ -203,6 +214,15 @@ def _fingerprint_tables(
     yield from _large_objects(connection)
 
 
+def _list_tables(connection: psycopg.Connection[Any], schemas: Sequence[str]) -> tuple[list[_Table], int]:
+    """The tables, smallest first, and the size of the database in bytes."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(_TABLES, [schemas]).fetchall()
+        size = cursor.execute("SELECT pg_database_size(current_database())").fetchone()
+    tables = [_Table(schema, name, TableKind(kind), *rest) for schema, name, kind, *rest in rows]
+    return tables, size[0] if size else 0
+
+
 def _table_fingerprint(table: _Table, count: int | None, content: str | None) -> TableFingerprint:
     return TableFingerprint(
         schema_name=table.schema,
@@ -214,7 +234,9 @@ def _table_fingerprint(table: _Table, count: int | None, content: str | None) ->
     )
 
 
-def _scan(connection: psycopg.Connection[Any], table: _Table, *, hashed: bool) -> tuple[int | None, str | None]:
+def _scan(
+    connection: psycopg.Connection[Any], table: _Table, *, hashed: bool
+) -> tuple[int | None, str | None]:
     """Row count and content hash of a table; None for what could not be had."""
     columns = sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in table.columns)
     content = sql.SQL('sum(hashtextextended((ROW({}))::text COLLATE "C", 0))::text').format(columns)
@@ -227,9 +249,15 @@ def _scan(connection: psycopg.Connection[Any], table: _Table, *, hashed: bool) -
     except psycopg.errors.UndefinedTable:
         # Dropped after the snapshot was taken; nobody can read it any more.
         return None, None
-    except psycopg.errors.ProgramLimitExceeded:
+    except (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted, psycopg.errors.IoError) as error:
+        raise DatabaseDamaged(
+            f"the table {table.schema}.{table.name} cannot be read: {_first_line(error)}",
+            hint="Look at the disk and the server's log; keep all earlier backups until this is understood.",
+        ) from error
+    except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.InternalError) as error:
         # A row whose text is over 1 GB; whether it can be read is for the drill's full read to find out.
-        if not hashed:
+        too_long = isinstance(error, psycopg.errors.ProgramLimitExceeded) or _OVER_1_GB in str(error)
+        if not hashed or not too_long:
             raise
         return _scan(connection, table, hashed=False)
     if row is None:

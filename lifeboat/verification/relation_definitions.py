@@ -5,6 +5,8 @@ column numbers, nor the order of catalog rows, nor values that move (sequences, 
 sorted by the "C" collation, since a restored database may have another one. Parameter: `schemas`, the included ones.
 """
 
+# ruff: noqa: S608 - the queries are put together from constants of these modules only
+
 from lifeboat.verification.fragments import not_member, sorted_list
 
 _QUALIFIED = "n.nspname || '.' || c.relname"
@@ -113,7 +115,7 @@ SELECT 'sequence', {_QUALIFIED}, jsonb_build_object(
     'start', s.seqstart, 'increment', s.seqincrement, 'minimum', s.seqmin, 'maximum', s.seqmax,
     'cache', s.seqcache, 'cycle', s.seqcycle,
     'persistence', c.relpersistence,
-    'owned_by', (SELECT jsonb_agg(d.deptype || ' ' || d.refobjid::regclass || '.' || a.attname)
+    'owned_by', (SELECT jsonb_agg(jsonb_build_array(d.deptype, d.refobjid::regclass::text, a.attname))
                  FROM pg_depend d
                  JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -40,7 +40,7 @@ def read_schema_objects(connection: psycopg.Connection[Any], schemas: Sequence[s
     found: list[SchemaObject] = []
     with connection.cursor(row_factory=tuple_row) as cursor:
         for query in (*relation_definitions.QUERIES, *database_definitions.QUERIES):
-            cursor.execute(cast("LiteralString", query), {"schemas": list(schemas)})
+            cursor.execute(query, {"schemas": list(schemas)})
             found += (_schema_object(*row) for row in cursor)
     return sorted(found, key=lambda item: (item.kind, item.name, item.sha256))
 
@@ -58,7 +58,9 @@ def hash_schema(objects: Iterable[SchemaObject]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _schema_object(kind: str, name: str, facts: str | None, deparsed: list[str | None] | None) -> SchemaObject:
+def _schema_object(
+    kind: str, name: str, facts: str | None, deparsed: list[str | None] | None
+) -> SchemaObject:
     expressions = [canonical(text) if text is not None else None for text in deparsed or []]
     definition = json.dumps([facts, expressions])
     return SchemaObject(kind=kind, name=name, sha256=hashlib.sha256(definition.encode()).hexdigest())

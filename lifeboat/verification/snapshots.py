@@ -39,21 +39,21 @@ class GuardedSnapshot:
 def snapshot_guard(connection: psycopg.Connection[Any]) -> GuardedSnapshot:
     """Begin a REPEATABLE READ, READ ONLY transaction and say what its snapshot may have missed.
 
-    The order is: the insert position `lsn`, then the tables locked for writing by others, then the snapshot. The rows of
-    a table that is neither among these nor has a WAL record in [`lsn`, the recovery's stop] are in the restored database
-    exactly as in the snapshot. For what the snapshot does not see was written by a transaction that was in progress at
-    the snapshot or began later. One that began later writes after `lsn`. One in progress at the snapshot wrote the table
-    either after `lsn`, or before it; in that case it had locked the table before `lsn`, keeps a lock until after it
-    stops being in progress, and so held it when the locks were read. (A savepoint rolled back lets go of its locks, but
-    its rows never count.)
+    The order is: the insert position `lsn`, then the tables locked for writing by others, then the snapshot. A
+    table that is neither among these nor has a WAL record in [`lsn`, the recovery's stop] has exactly the rows of
+    the snapshot when it is restored. For what the snapshot does not see was written by a transaction that was in
+    progress at the snapshot or began later. One that began later writes after `lsn`. One in progress wrote the
+    table either after `lsn`, or before it; in that case it had locked the table before `lsn`, keeps the lock until
+    after it stops being in progress, and so held it when the locks were read. (A savepoint rolled back lets go of
+    its locks, but its rows never count.)
 
-    Catalog tables are the exception, since DDL unlocks them early: `touched_relations` finds such DDL by its commit
-    record. Not seen is DDL that wrote its commit record before `lsn` and was still waiting for a disk or a standby when
-    the snapshot was taken: the definitions it made would be reported as different.
+    Catalog tables are the exception, since DDL unlocks them early: `touched_relations` finds such DDL by its
+    commit record. Not seen is DDL whose commit record is older than `lsn` and which was still waiting for a disk
+    or a standby at the snapshot: the definitions that it made are reported as different.
 
     The connection must be outside a transaction. The transaction stays open. Raises PermanentError on a standby.
     """
-    if connection.info.transaction_status != TransactionStatus.IDLE:
+    if not _is_idle(connection):
         raise PermanentError(
             "the snapshot of a physical backup must be taken outside a transaction",
             hint="This is a fault in Lifeboat: report it with the log of this run.",
@@ -61,7 +61,7 @@ def snapshot_guard(connection: psycopg.Connection[Any]) -> GuardedSnapshot:
     lsn = _insert_position(connection)
     with connection.cursor(row_factory=tuple_row) as cursor:
         busy = tuple(str(row[0]) for row in cursor.execute(_BUSY_TABLES, [list(_WRITING_MODES)]))
-    if connection.info.transaction_status != TransactionStatus.IDLE:
+    if not _is_idle(connection):
         connection.rollback()
     if connection.autocommit:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -69,6 +69,10 @@ def snapshot_guard(connection: psycopg.Connection[Any]) -> GuardedSnapshot:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     connection.execute("SELECT pg_catalog.pg_current_snapshot()")
     return GuardedSnapshot(lsn, busy)
+
+
+def _is_idle(connection: psycopg.Connection[Any]) -> bool:
+    return connection.info.transaction_status == TransactionStatus.IDLE
 
 
 def _insert_position(connection: psycopg.Connection[Any]) -> str:

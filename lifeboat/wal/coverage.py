@@ -123,9 +123,7 @@ def scan_archive(root: Path, cluster: str) -> ArchiveListing:
     except (OSError, layout.ArchiveError) as error:
         raise _unreadable(archive, error) from error
     files, damaged = _sort_out([item for item in found if isinstance(item, ArchivedFile)])
-    segments = [
-        f.parsed.segment for f in files if f.parsed.kind is ArchiveNameKind.SEGMENT and f.parsed.segment
-    ]
+    segments = [f.parsed.segment for f in files if f.parsed.kind is ArchiveNameKind.SEGMENT and f.parsed.segment]
     ranges = contiguous_ranges(segments)
     others = [item for item in found if isinstance(item, Path)]
     return ArchiveListing(
@@ -277,9 +275,7 @@ def _fault(path: Path, parsed: ArchiveName) -> str | None:
 
 
 def _archiver_hint(connection: psycopg.Connection[Any] | None) -> str:
-    advice = (
-        "The server's log has archive_command's error; `lifeboat doctor` tries it as the server's account."
-    )
+    advice = "The server's log has archive_command's error; `lifeboat doctor` tries it as the server's account."
     if connection is None:
         return advice
     try:

@@ -164,7 +164,7 @@ def _create_archive(archive: Path, config: WalConfig, user: str | None) -> None:
 
 def check_archive(installed: InstalledProgram, *, for_push: bool = True) -> None:
     """Have the program try, as the server's account, what it will need; raises ArchiveProgramUnusable."""
-    call = [installed.python, *RUN_OPTIONS, installed.program]
+    call: list[str | Path] = [installed.python, *RUN_OPTIONS, installed.program]
     purpose = "push" if for_push else "fetch"
     try:
         commands.run(

@@ -42,10 +42,10 @@ def _candidates() -> list[Path]:
 
 def _try_python(python: Path, program: Path, user: str | None) -> str | None:
     """Why this Python cannot run the program; None if it can."""
+    call = ["sh", "-c", 'exec "$@"', "sh", python, *RUN_OPTIONS, program, "version"]
     try:
-        done = commands.run(
-            [python, *RUN_OPTIONS, program, "version"], user=user, timeout_seconds=TRY_TIMEOUT_SECONDS
-        )
+        # By a shell, as the server does: setpriv itself still starts programs in folders closed to `user`.
+        done = commands.run(call, user=user, timeout_seconds=TRY_TIMEOUT_SECONDS)
     except LifeboatError as error:
         return error.message.replace("\n", " ")
     said = done.stdout.split()

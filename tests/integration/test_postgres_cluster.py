@@ -4,25 +4,20 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import psutil
 import pytest
 
 from lifeboat import commands
-from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.cluster import Cluster, ServerStartFailed
 from lifeboat.postgres.connections import connect, current_timeline, server_version, system_identifier
 from lifeboat.postgres.folders import account_ids, give_to
 
 
 @pytest.fixture
-def cluster(each_pg_tools: PgTools, reachable_tmp: Path) -> Cluster:
-    """A new cluster, not started; `reachable_tmp` ends its server."""
-    made = Cluster(reachable_tmp / "data", each_pg_tools, reachable_tmp / "run", 5433)
-    made.init(extra_args=["--no-sync"])
-    made.write_settings({"listen_addresses": "", "fsync": False})
-    return made
+def cluster(each_cluster: Cluster) -> Cluster:
+    """A new cluster of each version, not started."""
+    return each_cluster
 
 
 def test_a_cluster_is_made_as_documented(cluster: Cluster) -> None:

@@ -114,9 +114,7 @@ def test_a_pooler_is_refused(fresh_database: str, embedded_cluster: Cluster) -> 
     assert is_locked(fresh_database, "main") is None
 
 
-def test_a_role_without_rights_can_lock_and_see_the_holder(
-    fresh_database: str, embedded_cluster: Cluster
-) -> None:
+def test_a_role_without_rights_can_lock_and_see_the_holder(fresh_database: str, embedded_cluster: Cluster) -> None:
     role = ConnectionInfo.parse(fresh_database).database or ""
     with connect(fresh_database, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))

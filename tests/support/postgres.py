@@ -16,7 +16,7 @@ from lifeboat.postgres.binaries import PgTools, discover_bin_dir, find_embedded_
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import connect
 from lifeboat.postgres.embedded import EmbeddedServer
-from lifeboat.postgres.folders import give_to
+from lifeboat.postgres.folders import give_to, give_tree_to
 from lifeboat.postgres.postmaster import end_servers_in
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -68,6 +68,25 @@ def each_pg_tools(request: pytest.FixtureRequest, runtime_dir: Path) -> PgTools:
     if not (DEBIAN_15 / "postgres").exists():
         pytest.skip("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
     return tools_for(DEBIAN_15, runtime_dir)
+
+
+@pytest.fixture(scope="session")
+def each_template(each_pg_tools: PgTools) -> Iterator[Path]:
+    """The data directory of a new cluster of each version, to be copied: faster than initdb."""
+    with reachable_dir() as path:
+        template = Cluster(path / "data", each_pg_tools, path / "run")
+        template.init(extra_args=["--no-sync"])
+        yield template.data_dir
+
+
+@pytest.fixture
+def each_cluster(each_pg_tools: PgTools, each_template: Path, reachable_tmp: Path) -> Cluster:
+    """A new cluster of each version, not started; `reachable_tmp` ends its server."""
+    made = Cluster(reachable_tmp / "data", each_pg_tools, reachable_tmp / "run", 5433)
+    shutil.copytree(each_template, made.data_dir, symlinks=True)
+    give_tree_to(made.data_dir, each_pg_tools.user)
+    made.write_settings({"listen_addresses": "", "fsync": False})
+    return made
 
 
 @pytest.fixture(scope="session")

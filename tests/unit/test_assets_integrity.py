@@ -1,16 +1,15 @@
 """The asset check over real files: what is sound passes, and each kind of damage is found and named."""
 
 import os
-import shutil
 import socket
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lifeboat import commands
 from lifeboat.assets.findings import AssetProgress, AssetReport, Finding, FindingKind
 from lifeboat.assets.integrity import verify_assets
 from lifeboat.assets.records import AssetRecord
@@ -221,28 +220,150 @@ def test_a_lost_root_is_an_error_and_not_a_thousand_missing_files(root: Path) ->
 
 @pytest.mark.parametrize("left_behind", ["nothing", "an empty folder", "another folder"])
 def test_a_root_lost_during_the_check_is_an_error(root: Path, left_behind: str) -> None:
-    records = write_assets(root, 3000)
     found: list[Finding] = []
 
-    def lose_root(_: AssetProgress) -> None:
-        if root.exists() and not (root.parent / "unmounted").exists():
-            root.rename(root.parent / "unmounted")
-            if left_behind != "nothing":
-                root.mkdir()
-            if left_behind == "another folder":
-                (root / "lost+found").mkdir()
-
-    lose_root_first = AssetProgress(0, 0, 0, 0.0)
-
-    def records_then_loss() -> "list[AssetRecord]":
-        return records
+    def records_while_the_root_goes(records: list[AssetRecord]) -> Iterator[AssetRecord]:
+        yield from records[:2000]
+        root.rename(root.parent / "unmounted")
+        if left_behind != "nothing":
+            root.mkdir()
+        if left_behind == "another folder":
+            (root / "lost+found").mkdir()
+        yield from records[2000:]
 
     with pytest.raises(AssetRootMissing):
-        verify_assets(
-            _losing(records_then_loss(), 2000, lambda: lose_root(lose_root_first)), [root], on_finding=found.append
-        )
+        verify_assets(records_while_the_root_goes(write_assets(root, 3000)), [root], on_finding=found.append)
     assert found == []
 
 
-def _losing(records: "list[AssetRecord]", after: int, lose: "object") -> "object":
-    raise NotImplementedError
+def test_an_unreadable_file_is_a_finding_for_a_plain_user(root: Path) -> None:
+    record = record_of("1", "sound.mp4", CONTENT)
+    (root / "sound.mp4").chmod(0)
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything: tests/integration/test_assets_faults.py does this as another user")
+
+    finding = only_finding(record, root)
+
+    assert (finding.kind, finding.detail) == (FindingKind.UNREADABLE, "permission denied")
+
+
+def test_a_file_replaced_together_with_its_record_is_sound(root: Path) -> None:
+    records = write_assets(root, 100)
+    changed, gone = records[10], records[20]
+    (root / changed.path).write_bytes(b"new cut")
+    (root / gone.path).unlink()
+    now = {changed.id: record_of(changed.id, changed.path, b"new cut")}
+
+    def current(ids: Sequence[str]) -> dict[str, AssetRecord]:
+        return {identity: now[identity] for identity in ids if identity in now}
+
+    assert verify_assets(records, [root]).total_findings == 2
+    assert verify_assets(records, [root], current=current).sound
+
+
+def test_a_record_that_changed_to_something_wrong_is_reported_as_it_is_now(root: Path) -> None:
+    record = record_of("1", "gone.mp4", b"gone")
+    now = replace(record, path="gone-too.mp4")
+
+    report = verify_assets([record], [root], current=lambda _: {"1": now})
+
+    assert [finding.path for finding in report.findings] == ["gone-too.mp4"]
+
+
+def test_a_file_that_is_being_written_gets_a_second_look(root: Path) -> None:
+    path, content = root / "growing.mp4", b"n" * 1_000_000
+    path.write_bytes(b"o" * 1_000_000)
+    # Reading takes half a second: the writer ends in the middle of it.
+    writer = threading.Timer(0.15, path.write_bytes, (content,))
+    writer.start()
+
+    report = verify_assets([record_of("1", "growing.mp4", content)], [root], bytes_per_second=2_000_000)
+
+    writer.join()
+    assert report.sound
+    assert report.bytes_checked == 2_000_000
+
+
+def test_the_throttle_holds_the_rate(root: Path) -> None:
+    records = write_assets(root, 20, size_bytes=50_000)
+    size_bytes = sum(record.size_bytes or 0 for record in records)
+
+    report = verify_assets(records, [root], workers=4, bytes_per_second=size_bytes * 2)
+
+    assert report.sound
+    # The first read is free, the last one need not be waited for.
+    assert 0.3 < report.duration_seconds < 2
+
+
+def test_a_check_can_be_stopped_while_it_is_throttled(root: Path) -> None:
+    records = write_assets(root, 50, size_bytes=50_000)
+
+    def stop(progress: AssetProgress) -> None:
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        verify_assets(records, [root], workers=2, bytes_per_second=1024, on_progress=stop)
+
+    assert time.monotonic() - began < 5
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("assets")]
+
+
+def test_progress_ends_with_everything_and_findings_are_told_in_order(root: Path) -> None:
+    records = write_assets(root, 400)
+    for record in records[::40]:
+        (root / record.path).unlink()
+    seen: list[AssetProgress] = []
+    found: list[Finding] = []
+
+    report = verify_assets(records, [root], workers=4, on_progress=seen.append, on_finding=found.append)
+
+    assert (seen[-1].checked, seen[-1].bytes_checked, seen[-1].findings) == (400, report.bytes_checked, 10)
+    assert [finding.asset_id for finding in found] == [record.id for record in records[::40]]
+    assert tuple(found) == report.findings
+
+
+def test_the_report_holds_a_thousand_findings_and_counts_them_all(root: Path) -> None:
+    records = [record_of(str(number), f"gone-{number}", b"") for number in range(1500)]
+    found: list[Finding] = []
+
+    report = verify_assets(records, [root], on_finding=found.append)
+
+    assert (report.missing, len(report.findings), len(found)) == (1500, 1000, 1500)
+
+
+def test_nice_lowers_the_readers_and_not_the_caller(root: Path) -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    seen: list[int] = []
+
+    def look(_: AssetProgress) -> None:
+        readers = [thread for thread in threading.enumerate() if thread.name.startswith("assets")]
+        seen.extend(os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in readers)
+
+    report = verify_assets(write_assets(root, 4), [root], workers=1, nice=7, bytes_per_second=4096, on_progress=look)
+
+    assert report.sound
+    assert 7 in seen
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_an_error_of_the_records_comes_through(root: Path) -> None:
+    def records() -> Iterator[AssetRecord]:
+        yield record_of("1", "sound.mp4", CONTENT)
+        raise ConnectionError("the database is gone")
+
+    with pytest.raises(ConnectionError, match="the database is gone"):
+        verify_assets(records(), [root])
+
+
+def test_findings_survive_json() -> None:
+    finding = Finding("1", "draft", "a.mp4", FindingKind.CORRUPT, "detail", 1, 2, None, "ab")
+
+    assert Finding.from_json(finding.as_json()) == finding
+
+
+def test_a_report_without_findings_is_sound(root: Path) -> None:
+    report: AssetReport = verify_assets([], [root])
+
+    assert report.sound
+    assert report.checked == 0

@@ -28,7 +28,8 @@ def main(argv: Sequence[str]) -> int:
     command, words = (argv[0] if argv else ""), list(argv[1:])
     options = {"--absent-code": str(FETCH_ABSENT)}
     while len(words) > 1 and words[0] in {"--config", "--absent-code"}:
-        options[words.pop(0)] = words.pop(0)
+        option, value, *words = words
+        options[option] = value
     try:
         absent_code = int(options["--absent-code"])
         try:

@@ -110,9 +110,7 @@ def _check_source(config: Config, name: str, kind: str, status: os.stat_result, 
     start = (log << 32) + number * segment_size
     # After a switch the first page is a copy of the old timeline's: the header may be lower, never higher.
     if address != start or not 0 < timeline <= said_timeline:
-        raise refuse(
-            f"starts at {address:X} on timeline {timeline}, not at {start:X} on {said_timeline} as named"
-        )
+        raise refuse(f"starts at {address:X} on timeline {timeline}, not at {start:X} on {said_timeline} as named")
 
 
 def _publish(folder: str, name: str, sha256: str, temporary: str, segment_size_bytes: int) -> str | None:

@@ -1,0 +1,165 @@
+"""The restore drill: bring a backup back somewhere else, and prove that it is what was backed up."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID, uuid4
+
+from lifeboat.errors import LifeboatError, PermanentError, SettingsError
+from lifeboat.operations.installation import LOG, Installation
+from lifeboat.operations.leases import lease
+from lifeboat.operations.proving import Proof, prove
+from lifeboat.operations.recording import best_effort
+from lifeboat.operations.results import DrillReport
+from lifeboat.operations.scratch_restores import Restored, restore_dump_beside, restore_dump_to_scratch, restore_physical
+from lifeboat.operations.selection import find_backup
+from lifeboat.postgres.connections import ConnectionInfo
+from lifeboat.postgres.folders import check_reachable
+from lifeboat.storage.events import Event, EventKind
+from lifeboat.storage.manifest import BackupType, Manifest
+from lifeboat.storage.repository import BackupRepository
+
+_SPACE_FACTOR = 1.2
+
+
+class NoRoomForDrill(PermanentError):
+    """The scratch folder has less space than the restored backup needs."""
+
+
+@dataclass(frozen=True)
+class DrillOrder:
+    """What to restore and where; `on_restored` is called with the restored database before it is compared."""
+
+    backup: str = "latest"
+    destination: str | None = None
+    target: Literal["scratch", "database"] = "scratch"
+    flow_run_id: UUID | None = None
+    on_restored: Callable[[ConnectionInfo], None] | None = None
+
+
+@dataclass
+class Phases:
+    """How long each phase took, in seconds, in order."""
+
+    on_progress: Callable[[str], None] | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time one phase and tell that it has begun."""
+        LOG.info("drill: %s", name)
+        if self.on_progress is not None:
+            self.on_progress(name)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.monotonic() - began, 3)
+
+
+def run_drill(
+    installation: Installation, order: DrillOrder, on_progress: Callable[[str], None] | None = None
+) -> DrillReport:
+    """Restore, compare, record; the report says whether it passed. The scratch is gone when this returns.
+
+    A backup that cannot be restored fails the drill, it does not raise. Raises only when the drill itself could not
+    be held: no such backup, no room, no access to the destination.
+    """
+    repository = installation.repository(order.destination)
+    stored = find_backup(repository, order.backup)
+    manifest = stored.manifest
+    if manifest.type is BackupType.CONFIG:
+        raise SettingsError(f"{manifest.label} is a configuration archive", hint="Use `lifeboat config diff` for it.")
+    started_at, phases, proof = datetime.now(UTC), Phases(on_progress), Proof()
+    with lease(installation, repository, manifest.details.get("chain", [manifest.label])):
+        _require_room(installation, manifest)
+        try:
+            with _restored(installation, repository, manifest, order, phases) as restored:
+                if order.on_restored is not None:
+                    order.on_restored(restored.connection)
+                proof = prove(installation, manifest, restored, phases)
+        except LifeboatError as error:
+            proof.faults.append(f"restoring {manifest.label} failed: {error}")
+    report = DrillReport(
+        id=order.flow_run_id or uuid4(),
+        backup_id=manifest.id,
+        label=manifest.label,
+        target=order.target,
+        started_at=started_at,
+        completed_at=datetime.now(UTC),
+        phases=phases.seconds,
+        faults=proof.faults,
+        compared_tables=proof.compared_tables,
+        not_compared=proof.not_compared,
+        validations=proof.validations,
+        notes=proof.notes,
+    )
+    _record(installation, repository, report, order)
+    return report
+
+
+@contextmanager
+def _restored(
+    installation: Installation, repository: BackupRepository, manifest: Manifest, order: DrillOrder, phases: Phases
+) -> Iterator[Restored]:
+    if manifest.engine == "pg_dump":
+        bring = restore_dump_beside if order.target == "database" else restore_dump_to_scratch
+        with bring(installation, repository, manifest, phases) as restored:
+            yield restored
+        return
+    if order.target == "database":
+        raise SettingsError(
+            f"{manifest.label} is a physical backup: it restores a whole cluster", hint="Use the target `scratch`."
+        )
+    with restore_physical(installation, repository, manifest, phases) as restored:
+        yield restored
+
+
+def _require_room(installation: Installation, manifest: Manifest) -> None:
+    parent = installation.settings.scratch_dir
+    parent.mkdir(parents=True, exist_ok=True)
+    parent.chmod(0o711)
+    check_reachable(parent, installation.tools.user)
+    tables = sum(table.size_bytes for table in manifest.fingerprint.tables) if manifest.fingerprint else 0
+    needed = int((tables + manifest.size_bytes) * _SPACE_FACTOR)
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise NoRoomForDrill(
+            f"a drill of {manifest.label} needs about {needed:,} bytes below {parent}, where {free:,} are free",
+            hint="Free space there, or move `state_dir` to a larger volume.",
+        )
+
+
+def _record(
+    installation: Installation, repository: BackupRepository, report: DrillReport, order: DrillOrder
+) -> None:
+    kind = EventKind.VERIFIED if report.passed else EventKind.DRILL_FAILED
+    detail = {"drill": str(report.id), "phases": report.phases, "faults": report.faults[:20], "target": report.target}
+    repository.append_event(
+        Event(kind=kind, at=report.completed_at, backup_id=report.backup_id, label=report.label, detail=detail)
+    )
+    with best_effort(f"the drill of {report.label}"):
+        installation.catalog.backups.mark_verified(report.backup_id, report.completed_at, passed=report.passed)
+        installation.catalog.drills.record(
+            report.id,
+            backup_id=report.backup_id,
+            label=report.label,
+            target_kind=report.target,
+            started_at=report.started_at,
+            completed_at=report.completed_at,
+            passed=report.passed,
+            phases=report.phases,
+            report={
+                "faults": report.faults,
+                "not_compared": report.not_compared,
+                "validations": report.validations,
+                "notes": report.notes,
+                "compared_tables": report.compared_tables,
+            },
+            error="; ".join(report.faults) or None,
+            flow_run_id=order.flow_run_id,
+        )

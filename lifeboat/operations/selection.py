@@ -1,0 +1,34 @@
+"""Which backup somebody means by `latest`, a label or an id."""
+
+from uuid import UUID
+
+from lifeboat.errors import PermanentError
+from lifeboat.storage.manifest import BackupType
+from lifeboat.storage.repository import BackupRepository, StoredBackup
+
+
+class NoSuchBackup(PermanentError):
+    """The destination has no such finished backup."""
+
+
+def find_backup(repository: BackupRepository, wanted: str) -> StoredBackup:
+    """The backup named by label or id, or for `latest` the newest of the database; read from storage alone.
+
+    Raises NoSuchBackup, ManifestError.
+    """
+    where = f"of cluster {repository.cluster} at {repository.destination.describe()}"
+    if wanted == "latest":
+        databases = [item for item in repository.backups() if item.manifest.type is not BackupType.CONFIG]
+        if not databases:
+            raise NoSuchBackup(f"there is no finished backup {where}", hint="Take one: `lifeboat backup run --type full`.")
+        return max(databases, key=lambda item: item.manifest.started_at)
+    if wanted in repository.labels():
+        return repository.load(wanted)
+    try:
+        identifier = UUID(wanted)
+    except ValueError:
+        identifier = None
+    for item in repository.backups() if identifier else []:
+        if item.manifest.id == identifier:
+            return item
+    raise NoSuchBackup(f"there is no backup {wanted} {where}", hint="`lifeboat backup list` shows what is there.")

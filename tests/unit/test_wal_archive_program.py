@@ -1,0 +1,407 @@
+"""Push and fetch, called in process: what they accept, refuse and leave behind."""
+
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lifeboat.wal import command_line
+from lifeboat.wal.archive_program import durable, layout
+from lifeboat.wal.archive_program.__main__ import main
+from lifeboat.wal.archive_program.fetch import Absent, fetch
+from lifeboat.wal.archive_program.layout import ArchiveError, Config
+from lifeboat.wal.archive_program.push import push
+from tests.support.wal import SEGMENT_BYTES, SYSTEM, ArchiveForTest, make_archive, make_segment
+
+NAME = "000000010000000000000007"
+OTHER = "000000010000000000000008"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> ArchiveForTest:
+    return make_archive(tmp_path)
+
+
+def test_segment_comes_back_as_it_was(archive: ArchiveForTest) -> None:
+    content = make_segment(NAME)
+    assert push(archive.program_config, archive.source(NAME, content), NAME) is None
+    stored = archive.stored_path(NAME)
+    assert stored.parent.name == NAME[:16]
+    assert gzip.decompress(stored.read_bytes()) == content
+    target = archive.work / "RECOVERYXLOG"
+    fetch(archive.program_config, str(target), NAME)
+    assert target.read_bytes() == content
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in archive.work.iterdir()) == [NAME, "RECOVERYXLOG"]
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_every_compression_level_is_read_again(tmp_path: Path, level: int) -> None:
+    archive = make_archive(tmp_path, compression_level=level)
+    content = make_segment(NAME, compressible=False)
+    push(archive.program_config, archive.source(NAME, content), NAME)
+    assert b"".join(layout.read_entry(str(archive.stored_path(NAME)), SEGMENT_BYTES)) == content
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("00000002.history", b"1\t0/700000\tno recovery target specified\n"),
+        (f"{NAME}.00000028.backup", b"START WAL LOCATION: 0/700028 (file 000000010000000000000007)\n"),
+    ],
+)
+def test_small_files_go_into_the_history_folder(archive: ArchiveForTest, name: str, content: bytes) -> None:
+    push(archive.program_config, archive.source(name, content), name)
+    assert archive.stored_path(name).parent == archive.folder / "history"
+    fetch(archive.program_config, str(archive.work / "out"), name)
+    assert (archive.work / "out").read_bytes() == content
+
+
+def test_partial_segment_is_kept_apart_from_the_whole_one(archive: ArchiveForTest) -> None:
+    partial, whole = make_segment(NAME, filling=1), make_segment(NAME, filling=2)
+    push(archive.program_config, archive.source(f"{NAME}.partial", partial), f"{NAME}.partial")
+    with pytest.raises(Absent):
+        fetch(archive.program_config, str(archive.work / "out"), NAME)
+    push(archive.program_config, archive.source(NAME, whole), NAME)
+    fetch(archive.program_config, str(archive.work / "out"), NAME)
+    assert (archive.work / "out").read_bytes() == whole
+
+
+def test_files_and_folders_are_closed_to_others(archive: ArchiveForTest) -> None:
+    umask = os.umask(0)
+    try:
+        push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
+    finally:
+        os.umask(umask)
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in archive.folder.rglob("*")}
+    assert modes[archive.stored_path(NAME).name] == modes[".lock"] == modes["archive.json"] == 0o640
+    assert modes[NAME[:16]] == modes["history"] == 0o750
+
+
+def test_the_group_is_inherited_where_the_folder_says_so(archive: ArchiveForTest) -> None:
+    archive.folder.chmod(0o2750)
+    push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
+    assert (archive.folder / NAME[:16]).stat().st_mode & 0o7777 == 0o2750
+
+
+def test_identical_segment_is_accepted_again(archive: ArchiveForTest) -> None:
+    source = archive.source(NAME, make_segment(NAME))
+    push(archive.program_config, source, NAME)
+    before = archive.stored_path(NAME).stat()
+    assert push(archive.program_config, source, NAME) is None
+    after = archive.stored_path(NAME).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_different_segment_is_refused_with_both_hashes(archive: ArchiveForTest) -> None:
+    push(archive.program_config, archive.source(NAME, make_segment(NAME, filling=1)), NAME)
+    before = archive.stored()
+    (stored,) = before
+    other = archive.source(NAME, make_segment(NAME, filling=2))
+    with pytest.raises(ArchiveError, match="a different file of this name is archived") as caught:
+        push(archive.program_config, other, NAME)
+    offered = hashlib.sha256(Path(other).read_bytes()).hexdigest()
+    assert stored[-67:-3] in str(caught.value)
+    assert offered in str(caught.value)
+    assert archive.stored() == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_damaged_copy_is_replaced_by_an_identical_push(archive: ArchiveForTest, damage: str) -> None:
+    content = make_segment(NAME, compressible=False)
+    source = archive.source(NAME, content)
+    push(archive.program_config, source, NAME)
+    damage_file(archive.stored_path(NAME), damage)
+    remark = push(archive.program_config, source, NAME)
+    assert remark is not None
+    assert "has been replaced" in remark
+    assert b"".join(layout.read_entry(str(archive.stored_path(NAME)), SEGMENT_BYTES)) == content
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "extended", "other"])
+def test_damaged_copy_is_not_delivered(archive: ArchiveForTest, damage: str) -> None:
+    push(archive.program_config, archive.source(NAME, make_segment(NAME, compressible=False)), NAME)
+    damage_file(archive.stored_path(NAME), damage)
+    with pytest.raises(ArchiveError):
+        fetch(archive.program_config, str(archive.work / "out"), NAME)
+    assert [path.name for path in archive.work.iterdir()] == [NAME]
+
+
+def damage_file(path: Path, damage: str) -> None:
+    """Do to a stored file what disks, copies and people do."""
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(
+        {
+            "cut": content[:middle],
+            "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+            "empty": b"",
+            "extended": content + b"\0",
+            "other": gzip.compress(make_segment(NAME, filling=9)),
+        }[damage]
+    )
+
+
+def test_gzip_bomb_is_cut_short(archive: ArchiveForTest) -> None:
+    push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
+    archive.stored_path(NAME).write_bytes(gzip.compress(bytes(64 * SEGMENT_BYTES)))
+    with pytest.raises(ArchiveError, match="does not hold 1048576 bytes"):
+        fetch(archive.program_config, str(archive.work / "out"), NAME)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (make_segment(NAME, system="42"), "is of system 42"),
+        (make_segment(OTHER), "not at 700000 on 1 as named"),
+        (make_segment(NAME, timeline=2), "on timeline 2"),
+        (make_segment(NAME)[:-1], "has 1048575 bytes, a segment has 1048576"),
+        (make_segment(NAME) + b"\0", "has 1048577 bytes"),
+        (b"", "has 0 bytes"),
+        (bytes(SEGMENT_BYTES), "does not start with the header"),
+        (make_segment(NAME, size_bytes=2 * SEGMENT_BYTES)[:SEGMENT_BYTES], "segments of 2097152 bytes"),
+    ],
+)
+def test_what_is_not_this_segment_is_refused(archive: ArchiveForTest, content: bytes, message: str) -> None:
+    with pytest.raises(ArchiveError, match=message):
+        push(archive.program_config, archive.source(NAME, content), NAME)
+    assert archive.stored() == {}
+
+
+def test_first_segment_of_a_new_timeline_begins_with_a_page_of_the_old(archive: ArchiveForTest) -> None:
+    name = f"00000002{NAME[8:]}"
+    push(archive.program_config, archive.source(name, make_segment(name, timeline=1)), name)
+    assert archive.stored_path(name)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"1\t0/7\0\0\0"])
+def test_empty_or_zeroed_history_is_refused(archive: ArchiveForTest, content: bytes) -> None:
+    with pytest.raises(ArchiveError, match="is empty or not text"):
+        push(archive.program_config, archive.source("00000002.history", content), "00000002.history")
+
+
+@pytest.mark.parametrize("name", ["../x", "RECOVERYXLOG", "000000010000000000001000", f"{NAME}.gz", ""])
+def test_names_that_no_server_gives_are_refused(archive: ArchiveForTest, name: str) -> None:
+    with pytest.raises(ArchiveError, match="is not the name of a WAL file"):
+        push(archive.program_config, archive.source(NAME, make_segment(NAME)), name)
+    with pytest.raises(ArchiveError, match="is not the name of a WAL file"):
+        fetch(archive.program_config, str(archive.work / "out"), name)
+
+
+def test_source_that_changes_while_it_is_read_is_refused(archive: ArchiveForTest) -> None:
+    source = archive.source(NAME, make_segment(NAME))
+    with touched_all_the_time(source), pytest.raises(ArchiveError, match="changed while it was read"):
+        push(archive.program_config, source, NAME)
+    assert archive.stored() == {}
+    push(archive.program_config, source, NAME)
+
+
+@contextmanager
+def touched_all_the_time(path: str) -> Iterator[None]:
+    """Somebody writes to the file again and again."""
+    stop, touched = threading.Event(), threading.Event()
+
+    def touch() -> None:
+        for moment in itertools.count(1):
+            os.utime(path, ns=(moment, moment))
+            touched.set()
+            if stop.is_set():
+                return
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    touched.wait()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_source_must_be_a_file(archive: ArchiveForTest) -> None:
+    with pytest.raises(ArchiveError, match="not a regular file"):
+        push(archive.program_config, "/dev/null", NAME)
+    with pytest.raises(IsADirectoryError):
+        push(archive.program_config, str(archive.work), NAME)
+    with pytest.raises(FileNotFoundError):
+        push(archive.program_config, str(archive.work / "gone"), NAME)
+    assert archive.stored() == {}
+
+
+def test_leftovers_of_killed_pushes_are_removed_after_an_hour(archive: ArchiveForTest) -> None:
+    push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
+    old, young = (archive.folder / NAME[:16] / f".lifeboat-{NAME}.{pid}.00.tmp" for pid in (1, 2))
+    elsewhere = archive.folder / "history" / ".lifeboat-00000002.history.1.00.tmp"
+    for path in (old, young, elsewhere):
+        path.touch()
+    for path in (old, elsewhere):
+        os.utime(path, (time.time() - durable.LEFTOVER_AGE_SECONDS - 60,) * 2)
+    push(archive.program_config, archive.source(OTHER, make_segment(OTHER)), OTHER)
+    assert not old.exists()
+    assert young.exists()
+    later = f"00000001{'1':0>8}{'0':0>8}"
+    push(archive.program_config, archive.source(later, make_segment(later)), later)
+    assert not elsewhere.exists()
+
+
+def test_too_little_space_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path, minimum_free_bytes=1 << 60)
+    with pytest.raises(ArchiveError, match=r"has \d+ bytes free, below the minimum of 1152921504606846976"):
+        push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
+    assert archive.stored() == {}
+
+
+def test_archive_of_another_system_is_refused(archive: ArchiveForTest) -> None:
+    config = Config(archive.config.model_copy(update={"system_identifier": "42"}).model_dump())
+    for act in (
+        lambda: push(config, archive.source(NAME, make_segment(NAME, system="42")), NAME),
+        lambda: fetch(config, str(archive.work / "out"), NAME),
+    ):
+        with pytest.raises(ArchiveError, match=f"belongs to system {SYSTEM}"):
+            act()
+    assert archive.stored() == {}
+
+
+def test_an_unmounted_archive_does_not_look_empty(archive: ArchiveForTest) -> None:
+    push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
+    archive.folder.rename(archive.work / "away")
+    for prepare in (lambda: None, archive.folder.mkdir):
+        prepare()
+        with pytest.raises(ArchiveError, match="there is no WAL archive"):
+            fetch(archive.program_config, str(archive.work / "out"), NAME)
+        with pytest.raises(ArchiveError, match="there is no WAL archive"):
+            push(archive.program_config, archive.source(OTHER, make_segment(OTHER)), OTHER)
+    assert archive.stored() == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"system_identifier": "1"}', '{"system_identifier": 1, "x'])
+def test_unreadable_marker_is_no_answer(archive: ArchiveForTest, text: str) -> None:
+    (archive.folder / "archive.json").write_text(text)
+    with pytest.raises(ArchiveError, match="cannot understand"):
+        fetch(archive.program_config, str(archive.work / "out"), NAME)
+
+
+def test_two_versions_of_a_segment_are_no_answer(archive: ArchiveForTest) -> None:
+    push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
+    stored = archive.stored_path(NAME)
+    (stored.parent / f"{NAME}-{'0' * 64}.gz").write_bytes(stored.read_bytes())
+    with pytest.raises(ArchiveError, match="different versions"):
+        fetch(archive.program_config, str(archive.work / "out"), NAME)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": 1}, "exactly the keys"),
+        ({"format": 2}, "format 2 is not 1"),
+        ({"retries": "3"}, "retries must be of type int"),
+        ({"compression_level": True}, "compression_level must be of type int"),
+    ],
+)
+def test_config_that_is_not_understood_is_refused(
+    archive: ArchiveForTest, change: dict[str, object], message: str
+) -> None:
+    path = archive.work / "wal.json"
+    path.write_text(json.dumps(archive.config.model_dump() | change))
+    with pytest.raises(ArchiveError, match=message):
+        layout.load_config(str(path))
+
+
+@pytest.fixture
+def config_path(archive: ArchiveForTest) -> str:
+    path = archive.work / "wal.json"
+    path.write_text(archive.config.model_dump_json())
+    return str(path)
+
+
+def test_exit_codes_of_a_push(archive: ArchiveForTest, config_path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    source = archive.source(NAME, make_segment(NAME))
+    push_it = ["push", "--config", config_path, source, NAME]
+    assert main(push_it) == main(push_it) == 0
+    assert capfd.readouterr().err == ""
+    for arguments in (
+        ["push", "--config", config_path, archive.source("x", make_segment(NAME, filling=5)), NAME],
+        ["push", "--config", "/nowhere/wal.json", source, NAME],
+        ["push", "--config", config_path, source],
+        ["push", source, NAME],
+        ["push", "--config"],
+        ["push"],
+        ["push", "--config", config_path, str(archive.work / "line\nbreak"), NAME],
+        ["push", "--config", config_path, "nul\0byte", OTHER],
+    ):
+        assert main(arguments) == 1
+        said = capfd.readouterr().err
+        assert said.startswith("lifeboat wal push")
+        assert said.count("\n") == 1
+        assert " HINT: " in said
+
+
+def test_exit_codes_of_a_fetch(archive: ArchiveForTest, config_path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
+    target = str(archive.work / "out")
+    assert main(["fetch", "--config", config_path, target, NAME]) == 0
+    for absent in (OTHER, "00000002.history", f"{NAME}.partial", "000000090000000900000009"):
+        assert main(["fetch", "--config", config_path, target, absent]) == 1
+        assert main(["fetch", "--config", config_path, "--absent-code", "44", target, absent]) == 44
+    assert capfd.readouterr().err == ""
+    for arguments in (
+        ["fetch", "--config", config_path, target, "RECOVERYXLOG"],
+        ["fetch", "--config", config_path, "/nowhere/out", NAME],
+        ["fetch", "--config", "/nowhere/wal.json", target, NAME],
+        ["fetch", "--config", config_path, target],
+        ["fetch", "--config", config_path, "--absent-code", "x", target, OTHER],
+        ["fetch"],
+        ["unknown"],
+        [],
+    ):
+        assert main(arguments) == 255
+        assert capfd.readouterr().err.startswith("lifeboat wal ")
+
+
+def test_fetch_tries_again_before_it_gives_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    archive = make_archive(tmp_path, retries=10, retry_delay_seconds=0.001)
+    push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
+    path = archive.work / "wal.json"
+    path.write_text(archive.config.model_dump_json())
+    away = archive.work / "away"
+    archive.folder.rename(away)
+    mounted_again = threading.Timer(0.05, away.rename, [archive.folder])
+    mounted_again.start()
+    assert main(["fetch", "--config", str(path), str(archive.work / "out"), NAME]) == 0
+    mounted_again.join()
+    assert "trying again" in capfd.readouterr().err
+
+
+@pytest.fixture
+def signal_handlers() -> Iterator[None]:
+    """The fast path takes over signals, as a process of its own may."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signal_handlers")
+def test_fast_path_claims_push_and_fetch_only(
+    archive: ArchiveForTest, config_path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line.claims(["lifeboat", "wal", "push", "x"])
+    assert command_line.claims(["lifeboat", "wal", "fetch"])
+    assert not command_line.claims(["lifeboat", "wal", "status"])
+    assert not command_line.claims(["lifeboat"])
+    source = archive.source(NAME, make_segment(NAME))
+    assert command_line.main(["lifeboat", "wal", "push", source, NAME]) == 1
+    monkeypatch.setenv(command_line.CONFIG_VARIABLE, config_path)
+    assert command_line.main(["lifeboat", "wal", "push", source, NAME]) == 0
+    assert command_line.main(["lifeboat", "wal", "fetch", "--help"]) == 0
+    assert "Exit codes" in capsys.readouterr().out
