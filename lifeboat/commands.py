@@ -29,6 +29,7 @@ _TERMINATE_GRACE_SECONDS = 5.0
 _TICK_SECONDS = 0.5
 _PIPE_GRACE_SECONDS = 0.5
 _BLOCK_BYTES = 1024 * 1024
+_LAST_WORDS_BYTES = 64 * 1024
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 
 
@@ -141,6 +142,63 @@ def run(  # noqa: PLR0913 - one door for every process: the options belong to it
     if process.returncode not in accept:
         raise CommandFailed(program, process.returncode, tail)
     return Completed(tuple(words), process.returncode, streams.text(), tail, time.monotonic() - began)
+
+
+class Service:
+    """A long-lived program of ours; what it prints is appended to `log_path`."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", tag: str, log_path: Path) -> None:
+        self._process, self._tag, self.log_path = process, tag, log_path
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def returncode(self) -> int | None:
+        """How it ended (negative: the signal that killed it), None while it runs."""
+        return self._process.poll()
+
+    def stop(self, *, timeout_seconds: float) -> None:
+        """Ask it to end, wait, then end whatever is left of it and of what it started; may be called again."""
+        with suppress(subprocess.TimeoutExpired):
+            if self._process.poll() is None:
+                self._process.terminate()
+            self._process.wait(timeout_seconds)
+        end_tree(None if self._process.returncode is not None else self.pid, self._tag)
+        self._process.wait()
+
+    def last_words(self, lines: int = 10) -> str:
+        """The end of what it printed."""
+        with self.log_path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+
+
+def start_service(argv: Sequence[str | Path], *, env: Mapping[str, str], log_path: Path) -> Service:
+    """Start a program that runs beside us, in a session of its own, until `stop` or until we die.
+
+    `env` is its whole environment. Only the main thread may start one: the death signal comes when the thread that
+    started it ends. Raises ToolMissing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("services are started from the main thread")
+    words = [str(word) for word in argv]
+    program = shutil.which(words[0], path=env.get("PATH"))
+    if program is None:
+        raise ToolMissing(words[0])
+    tag = uuid.uuid4().hex
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 - an argument list from our own code
+            [*_prefix(None), program, *words[1:]],
+            env={**env, TAG_VARIABLE: tag},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Service(process, tag, log_path)
 
 
 class _StderrReader(threading.Thread):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.support.postgres", "tests.support.installation", "tests.support.verification"]
+
 FOLDERS = {"unit", "contract", "integration", "drills", "browser"}
 BUDGET_SECONDS = float(os.environ.get("LIFEBOAT_PROPERTY_SECONDS", "inf"))
 _TESTS = Path(__file__).parent

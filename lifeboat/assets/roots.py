@@ -49,9 +49,7 @@ class AssetRoots:
         """Raise AssetRootMissing when a root is no longer what it was at the start."""
         for root in self._roots:
             if _inspect(Path(root.path), mount=False) != root:
-                raise AssetRootMissing(
-                    f"the asset root {root.path} was replaced during the check", hint=_HINT
-                )
+                raise AssetRootMissing(f"the asset root {root.path} was replaced during the check", hint=_HINT)
 
     def open(self, path: str) -> int:
         """A file descriptor for the file, which may be no regular one.

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import pairwise
 from typing import TypeAlias
 
 from lifeboat.configuration.index import (
@@ -51,8 +52,8 @@ class RowsSection:
     source: Source
     kind: str
     columns: Mapping[str, str]
-    key_columns: Sequence[str]
-    rows: Sequence[Row] = field(repr=False)
+    key_columns: tuple[str, ...]
+    rows: tuple[Row, ...] = field(repr=False)
     target: Target | None = None
 
     @property
@@ -85,7 +86,7 @@ class FilesSection:
     source: Source
     kind: str
     path: str
-    files: Sequence[FileItem] = field(repr=False)
+    files: tuple[FileItem, ...] = field(repr=False)
 
     @property
     def index(self) -> SectionIndex:
@@ -133,17 +134,17 @@ def label_of(key: Key) -> str:
     return "/".join(value if isinstance(value, str) else text for value, text in zip(values, key, strict=True))
 
 
-def in_key_order(name: str, rows: Iterable[Row], key_columns: Sequence[str]) -> list[Row]:
+def in_key_order(name: str, rows: Iterable[Row], key_columns: Sequence[str]) -> tuple[Row, ...]:
     """The rows sorted by key, numbers by value. Raises ConfigurationError where two have the same key."""
     keyed = [(key_of(row, key_columns), row) for row in rows]
     keyed.sort(key=lambda pair: [_rank(text) for text in pair[0]])
-    for (key, _), (following, _) in zip(keyed, keyed[1:], strict=False):
+    for (key, _), (following, _) in pairwise(keyed):
         if key == following:
             raise ConfigurationError(
                 f"the section {name} has two items with the key {label_of(key)}",
                 hint=f"Choose `key_columns` that tell all rows apart; now they are {', '.join(key_columns)}.",
             )
-    return [row for _, row in keyed]
+    return tuple(row for _, row in keyed)
 
 
 def _rank(text: str) -> tuple[int, Decimal, str]:
@@ -158,7 +159,7 @@ def encode_rows(rows: Sequence[Row]) -> bytes:
     return ("[\n" + ",\n".join(render_row(row) for row in rows) + ("\n" if rows else "") + "]\n").encode()
 
 
-def decode_rows(data: bytes) -> list[dict[str, str]]:
+def decode_rows(data: bytes) -> tuple[Row, ...]:
     """The rows of a section's file. Raises JsonInvalid for anything that `encode_rows` would not write."""
     try:
         lines = data.decode().split("\n")
@@ -169,4 +170,4 @@ def decode_rows(data: bytes) -> list[dict[str, str]]:
     body = lines[1:-2]
     if any(line.endswith(",") != (at < len(body) - 1) for at, line in enumerate(body)):
         raise JsonInvalid("not a JSON array with one item per line")
-    return [split_row(line.removesuffix(",")) for line in body]
+    return tuple(split_row(line.removesuffix(",")) for line in body)

@@ -113,7 +113,7 @@ class _Collector:
         for name, content in self._sections.items():
             if isinstance(content, FilesSection):
                 sweep = self._sweep if content.source == "server" else self._report_known
-                self._sections[name] = replace(content, files=[sweep(name, item) for item in content.files])
+                self._sections[name] = replace(content, files=tuple(sweep(name, item) for item in content.files))
         info = self._connection.info
         index = ArchiveIndex(
             lifeboat_version=lifeboat_version,
@@ -160,7 +160,7 @@ def _plain_section(name: str, values: Sequence[Mapping[str, object]]) -> RowsSec
         if "null" not in texts and len(set(texts)) == len(rows):
             return RowsSection("lifeboat", name, columns, (key,), in_key_order(name, rows, (key,)))
     numbered = [{"position": str(at), **row} for at, row in enumerate(rows, 1)]
-    return RowsSection("lifeboat", name, {"position": "integer", **columns}, ("position",), numbered)
+    return RowsSection("lifeboat", name, {"position": "integer", **columns}, ("position",), tuple(numbered))
 
 
 def _plain_row(values: Mapping[str, object]) -> Row:

@@ -52,7 +52,7 @@ class FolderReader:
                 raise ConfigurationError(
                     f"the folder {self.settings.path} of the section {self.name} has more than {self.max_items} files"
                     f" or {self.max_total_bytes} bytes",
-                    hint="This looks like data, not configuration: exclude a part of it, or raise the limit in settings.",
+                    hint="This looks like data, not configuration: exclude a part, or raise the limit in settings.",
                 )
         # A directory is kept for what is in it, or because it matches itself.
         parents = {parent for path, item in found.items() if item.kind != "directory" for parent in _parents(path)}
@@ -61,7 +61,7 @@ class FolderReader:
             for path in sorted(found)
             if found[path].kind != "directory" or path in parents or include.match(path)
         ]
-        return FilesSection("folder", self.settings.kind or self.name, str(self.settings.path), kept)
+        return FilesSection("folder", self.settings.kind or self.name, str(self.settings.path), tuple(kept))
 
     def _walk(self, exclude: Globs) -> Iterator[FileItem]:
         def fail(error: OSError) -> None:
@@ -102,11 +102,13 @@ class FolderReader:
         if stat.S_ISLNK(found.st_mode):
             target = os.readlink(name, dir_fd=folder)
             if link_leaves(path, target):
-                return self._left_out(path, "the link leaves the folder", "Copy what it points to into the folder.")
+                self._left_out(path, "the link leaves the folder", "Copy what it points to into the folder.")
+                return None
             return FileItem(path, "link", 0o777, target=target)
-        if not stat.S_ISREG(found.st_mode):
-            return self._left_out(path, "it is not a file, a link or a directory", "Exclude it, or move it away.")
-        return self._file(path, name, folder)
+        if stat.S_ISREG(found.st_mode):
+            return self._file(path, name, folder)
+        self._left_out(path, "it is not a file, a link or a directory", "Exclude it, or move it away.")
+        return None
 
     def _file(self, path: str, name: str, folder: int) -> FileItem | None:
         # Between stat and open the name may have become a link or a pipe: neither is followed nor waited for.
@@ -116,7 +118,8 @@ class FolderReader:
             content = file.read(self.max_file_bytes + 1) if stat.S_ISREG(found.st_mode) else b""
         if len(content) > self.max_file_bytes:
             hint = "Exclude it if it is no configuration, or raise `max_file_bytes`."
-            return self._left_out(path, f"the file is larger than {self.max_file_bytes} bytes", hint)
+            self._left_out(path, f"the file is larger than {self.max_file_bytes} bytes", hint)
+            return None
         if self._is_refused(path, content):
             return None
         return FileItem(path, "file", stat.S_IMODE(found.st_mode), content)

@@ -34,14 +34,17 @@ def _refuse_constant(name: str) -> None:
 
 
 class _Pairs:
-    """Builds objects and remembers whether a name came twice in one."""
+    """Builds objects and keeps apart what a later value of the same name hides."""
 
     def __init__(self) -> None:
-        self.repeated = False
+        self.hidden: list[tuple[str, Json]] = []
 
     def __call__(self, pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        found = dict(pairs)
-        self.repeated = self.repeated or len(found) != len(pairs)
+        found: dict[str, Json] = {}
+        for name, value in pairs:
+            if name in found:
+                self.hidden.append((name, found[name]))
+            found[name] = value
         return found
 
 
@@ -53,17 +56,17 @@ def _decoder(pairs: _Pairs | None = None) -> json.JSONDecoder:
 
 def parse(text: str) -> Json:
     """The value of a JSON text, its numbers as written. Raises JsonInvalid."""
-    return parse_noting_repeats(text)[0]
+    return parse_all(text)[0]
 
 
-def parse_noting_repeats(text: str) -> tuple[Json, bool]:
-    """As `parse`, and whether an object names something twice (the type json allows it; the last one counts)."""
+def parse_all(text: str) -> tuple[Json, list[tuple[str, Json]]]:
+    """As `parse`, and the values that a later one of the same name hides (the type json allows that)."""
     pairs = _Pairs()
     try:
         value: Json = _decoder(pairs).decode(text)
     except (ValueError, RecursionError) as error:
         raise JsonInvalid(f"not readable as JSON: {error}") from None
-    return value, pairs.repeated
+    return value, pairs.hidden
 
 
 def render(value: Json) -> str:
@@ -81,7 +84,7 @@ def render(value: Json) -> str:
 
 
 def render_plain(value: object) -> str:
-    """The JSON text of a Python value; what JSON lacks (dates, paths, UUIDs) becomes text. Raises ValueError for NaN."""
+    """The JSON text of a Python value; what JSON lacks (dates, paths) becomes text. Raises ValueError for NaN."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
     return text if _SURROGATE.search(text) is None else json.dumps(value, allow_nan=False, default=_plain)
 

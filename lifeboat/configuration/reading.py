@@ -4,14 +4,22 @@ import gzip
 import hashlib
 import tarfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, cast
 
 from pydantic import ValidationError
 
 from lifeboat.configuration.archive import FILES, member_name
-from lifeboat.configuration.content import AnyContent, Archive, FileItem, FilesSection, RowsSection, decode_rows
-from lifeboat.configuration.content import in_key_order
+from lifeboat.configuration.content import (
+    AnyContent,
+    Archive,
+    FileItem,
+    FilesSection,
+    RowsSection,
+    decode_rows,
+    in_key_order,
+)
 from lifeboat.configuration.folders import link_leaves
 from lifeboat.configuration.index import (
     FORMAT_VERSION,
@@ -19,6 +27,7 @@ from lifeboat.configuration.index import (
     RESTORE_SQL_NAME,
     ArchiveIndex,
     ConfigurationError,
+    FileKind,
     SectionIndex,
 )
 from lifeboat.configuration.jsontext import JsonInvalid, Number, parse
@@ -144,7 +153,9 @@ class _Reader:
             raise ArchiveInvalid(f"the section {name} does not hold what its index says")
         if rows and rows != in_key_order(name, rows, section.key_columns):
             raise ArchiveInvalid(f"the section {name} is not in the order of its keys")
-        return RowsSection(section.source, section.kind, section.columns, section.key_columns, rows, section.target)
+        return RowsSection(
+            section.source, section.kind, section.columns, tuple(section.key_columns), rows, section.target
+        )
 
     def _files(self, name: str, section: SectionIndex) -> FilesSection:
         kinds = {record.path: record.kind for record in section.files}
@@ -164,7 +175,7 @@ class _Reader:
                 raise ArchiveInvalid(f"the link {name}/{record.path} leaves its folder")
             _check_above(name, record.path, kinds)
             files.append(item)
-        return FilesSection(section.source, section.kind, section.path or "/", files)
+        return FilesSection(section.source, section.kind, section.path or "/", tuple(files))
 
 
 def _announced(index: ArchiveIndex) -> dict[str, int | None]:
@@ -185,7 +196,7 @@ def _kind(member: tarfile.TarInfo) -> str:
     return "directory" if member.isdir() else "link" if member.issym() else "file"
 
 
-def _check_above(name: str, path: str, kinds: dict[str, str]) -> None:
+def _check_above(name: str, path: str, kinds: Mapping[str, FileKind]) -> None:
     """Nothing may lie below a file or a link: unpacking would follow it."""
     above = path.rpartition("/")[0]
     while above:

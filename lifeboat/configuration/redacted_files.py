@@ -1,4 +1,4 @@
-"""Takes secrets out of settings files (postgresql.conf, pg_hba.conf, pgbackrest.conf, lifeboat.toml), keeping the rest."""
+"""Takes secrets out of settings files: postgresql.conf, pg_hba.conf, pgbackrest.conf, lifeboat.toml."""
 
 import json
 import re
@@ -10,9 +10,10 @@ from lifeboat.configuration.jsontext import Json, map_strings, parse, render_pla
 from lifeboat.configuration.redaction import Redactor
 from lifeboat.configuration.secret_text import holds_private_key
 
-# `name = value` of an ini file, or `name 'value'` of postgresql.conf, which may leave the sign out; also commented out.
+# `name = value` of an ini file, or of postgresql.conf, which may leave the sign out; also commented out.
 _SETTING = re.compile(
-    r"^(?P<head>[ \t]*(?:[#;][#; \t]*)?(?P<name>[A-Za-z_][\w.-]*)(?P<sign>[ \t]*=[ \t]*|[ \t]+))(?P<value>.*?)(?P<end>\s*)$"
+    r"^(?P<head>[ \t]*(?:[#;][#; \t]*)?(?P<name>[A-Za-z_][\w.-]*)(?P<sign>[ \t]*=[ \t]*|[ \t]+))"
+    r"(?P<value>.*?)(?P<end>\s*)$"
 )
 _CONF_STRING = re.compile(r"'(?P<inner>(?:[^'\\]|''|\\.)*)'")
 _TOML_PAIR = re.compile(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lifeboat.configuration.content import RowsSection, key_of, label_of
 from lifeboat.configuration.index import REDACTED, ConfigurationError, Redaction
-from lifeboat.configuration.jsontext import Json, Number, Row, map_strings, parse_noting_repeats, render
+from lifeboat.configuration.jsontext import Json, Number, Row, map_strings, parse, parse_all, render
 from lifeboat.configuration.secret_names import SecretNames, snake_case
 from lifeboat.configuration.secret_text import SecretText, holds_private_key
 
@@ -67,36 +67,38 @@ class Redactor:
                     hint="Choose other key columns, or take the name out with `keep` in [configuration].",
                 )
         keys = frozenset(section.key_columns)
-        rows = [
+        rows = tuple(
             self.row(name, label_of(key_of(row, section.key_columns)), row, keys=keys, strict=strict)
             for row in section.rows
-        ]
+        )
         return replace(section, rows=rows)
 
     def row(
         self, section: str, item: str, row: Row, *, keys: frozenset[str] = frozenset(), strict: bool = False
     ) -> Row:
         """One row without secrets; the texts of untouched fields stay exactly as they are."""
-        named = self._secret_pair({column: parse_noting_repeats(text)[0] for column, text in row.items()})
+        named = self._secret_pair({column: parse(text) for column, text in row.items()})
         clean = dict(row)
         for column, text in row.items():
-            value, repeated = parse_noting_repeats(text)
             if column in keys:
-                redacted = value
-            else:
-                redacted = self._value(column, value, strict=strict, secret=column in named)
-            redacted = map_strings(redacted, self.sweep) if column not in keys else redacted
-            if redacted != value:
-                for path in _differences(column, value, redacted):
-                    self.note(section, item, path)
-            # Of a name that stands twice only the last value was looked at.
-            if redacted != value or repeated:
+                continue
+            value, hidden = parse_all(text)
+            redacted = self._whole(column, value, strict=strict, secret=column in named)
+            for path in _differences(column, value, redacted):
+                self.note(section, item, path)
+            # What is hidden by a later value of the same name is in the text all the same.
+            if redacted != value or any(
+                self._whole(name, inner, strict=strict, secret=False) != inner for name, inner in hidden
+            ):
                 clean[column] = render(redacted)
         return clean
 
     def tree(self, value: Json, *, name: str = "", strict: bool = True) -> Json:
         """A tree of settings without secrets."""
         return self._value(name, value, strict=strict, secret=False)
+
+    def _whole(self, name: str, value: Json, *, strict: bool, secret: bool) -> Json:
+        return map_strings(self._value(name, value, strict=strict, secret=secret), self.sweep)
 
     def _value(self, name: str, value: Json, *, strict: bool, secret: bool) -> Json:
         if isinstance(value, dict):

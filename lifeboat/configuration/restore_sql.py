@@ -1,5 +1,7 @@
 """Restoring with stock tools: `restore.sql`, which psql alone can run, and the steps of the manifest."""
 
+from collections.abc import Sequence
+
 from psycopg import sql
 
 from lifeboat.configuration.index import ARCHIVE_NAME, REDACTED, RESTORE_SQL_NAME, ArchiveIndex, SectionIndex, Target
@@ -27,8 +29,8 @@ def restore_sql(index: ArchiveIndex) -> str:
     return "\n".join(parts)
 
 
-def source_columns(target: Target) -> sql.Composable:
-    """The columns of the rows `r` (json_populate_record) of the JSON array `item.value`, JSON ones taken as they stand.
+def source_columns(target: Target, columns: Sequence[str]) -> sql.Composable:
+    """Columns of the rows `r` (json_populate_record) of the JSON array `item.value`, JSON ones taken as they stand.
 
     json_populate_record turns JSON's null into NULL; `->` keeps it, and gives NULL only where the name is absent.
     """
@@ -38,7 +40,7 @@ def source_columns(target: Target) -> sql.Composable:
         )
         if column in target.json_columns
         else sql.SQL("r.{}").format(sql.Identifier(column))
-        for column in target.columns
+        for column in columns
     )
 
 
@@ -53,7 +55,7 @@ def _statement(index: ArchiveIndex, name: str, section: SectionIndex, target: Ta
         "WHEN NOT MATCHED THEN INSERT ({names}) OVERRIDING SYSTEM VALUE VALUES ({values});\n"
     ).format(
         table=table,
-        columns=source_columns(target),
+        columns=source_columns(target, target.columns),
         cleaned=sql.SQL(":'content'::json"),
         populated=_populated(redacted - set(target.text_columns)),
         match=_joined(" AND ", "live.{0} = archived.{0}", section.key_columns),
@@ -119,7 +121,7 @@ def _joined(between: str, form: str, columns: list[str]) -> sql.Composable:
 
 
 def restore_steps(index: ArchiveIndex) -> list[RestoreStep]:
-    """How to restore with tar and psql alone. `BACKUP` is the backup's folder, `TARGET` an empty one, `DATABASE` a DSN."""
+    """How to restore with tar and psql: `BACKUP` is the backup's folder, `TARGET` an empty one, `DATABASE` a DSN."""
     steps = [
         RestoreStep(
             title="Unpack the configuration archive; index.json says what is in it",
@@ -135,7 +137,8 @@ def restore_steps(index: ArchiveIndex) -> list[RestoreStep]:
             RestoreStep(
                 title=f"Write the rows back ({', '.join(tables)}); DATABASE is the platform's connection string",
                 commands=[
-                    f'cd "$TARGET" && psql -X -v ON_ERROR_STOP=1 --single-transaction -d "$DATABASE" -f {RESTORE_SQL_NAME}'
+                    'cd "$TARGET" && psql -X -v ON_ERROR_STOP=1 --single-transaction -d "$DATABASE"'
+                    f" -f {RESTORE_SQL_NAME}"
                 ],
             )
         )

@@ -51,7 +51,7 @@ def read_roles(connection: psycopg.Connection[Any], bounds: Bounds) -> RowsSecti
 def role_statements(archived: RowsSection, live: RowsSection | None) -> list[str]:
     """The SQL that brings the live roles to the archived ones, to be read and run by an administrator.
 
-    Roles that only the live server has are left alone. Passwords are not in the archive: a comment says where one is due.
+    Roles that only the live server has are left alone. A comment says where a password is due.
     """
     there = live.by_key() if live is not None else {}
     wanted = [(row, there.get(key)) for key, row in archived.by_key().items()]
@@ -82,10 +82,10 @@ def _attributes(row: Row, now: Row | None) -> Iterator[str]:
 def _settings(role: Mapping[str, Json]) -> Iterator[tuple[str | None, str]]:
     groups = role.get("settings")
     for group in groups if isinstance(groups, list) else []:
-        assert isinstance(group, dict)
-        settings = group["settings"]
+        settings = group.get("settings") if isinstance(group, dict) else None
+        database = group.get("database") if isinstance(group, dict) else None
         for setting in settings if isinstance(settings, list) else []:
-            yield str(group["database"]) if group["database"] is not None else None, str(setting)
+            yield str(database) if database is not None else None, str(setting)
 
 
 def _set_statement(name: str, database: str | None, setting: str) -> str:
@@ -102,9 +102,8 @@ def _memberships(row: Row, now: Row | None) -> Iterator[str]:
     before = was.get("member_of")
     groups = role.get("member_of")
     for group in groups if isinstance(groups, list) else []:
-        if isinstance(before, list) and group in before:
+        if not isinstance(group, dict) or (isinstance(before, list) and group in before):
             continue
-        assert isinstance(group, dict)
         options = [
             f"{word} {'TRUE' if group[key] else 'FALSE'}"
             for key, word in (("admin_option", "ADMIN"), ("inherit_option", "INHERIT"), ("set_option", "SET"))

@@ -2,7 +2,7 @@
 
 Integers and booleans become JSON numbers and booleans, json and jsonb stay as they are, dates and times are ISO 8601 in
 UTC, bytea is `\\x` and hexadecimal digits, arrays are JSON arrays, and any other type (numeric, uuid, enum, interval,
-range, composite …) is its own text. `json_populate_record` reads all of these back, so that psql alone can restore them.
+range, composite …) is its own text. `json_populate_record` reads all of these back, so psql alone can restore them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ _TYPES = """
 SELECT pg_catalog.format_type(t.oid, c.typmod),
        CASE WHEN t.typelem <> 0 AND t.typcategory = 'A' THEN t.typelem ELSE t.oid END::regtype::text,
        t.typelem <> 0 AND t.typcategory = 'A'
-FROM pg_catalog.unnest(%s::oid[], %s::int[]) WITH ORDINALITY AS c(oid, typmod, place)
+FROM unnest(%s::oid[], %s::int[]) WITH ORDINALITY AS c(oid, typmod, place)
 JOIN pg_catalog.pg_type t ON t.oid = c.oid
 ORDER BY c.place
 """
@@ -108,7 +108,7 @@ def read_rows(  # noqa: PLR0913 - what a section is made of
     name: str,
     query: sql.Composable,
     *,
-    key_columns: Sequence[str],
+    key_columns: tuple[str, ...],
     kind: str,
     bounds: Bounds,
     source: Source = "query",
@@ -138,18 +138,16 @@ def read_rows(  # noqa: PLR0913 - what a section is made of
 def _column_types(connection: psycopg.Connection[Any], name: str, query: sql.Composable) -> list[_ColumnType]:
     with connection.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(sql.SQL("SELECT * FROM ({}\n) AS item LIMIT 0").format(query))
-        assert cursor.pgresult is not None
-        assert cursor.description is not None
-        names = [column.name for column in cursor.description]
-        oids = [column.type_code for column in cursor.description]
-        typmods = [cursor.pgresult.fmod(at) for at in range(len(names))]
+        result, described = cursor.pgresult, cursor.description or []
+        names = [column.name for column in described]
+        oids = [column.type_code for column in described]
+        typmods = [result.fmod(at) for at in range(len(names))] if result is not None else []
         if len(set(names)) != len(names):
             raise ConfigurationError(
                 f"the section {name} has two columns of one name", hint="Give them names of their own with AS."
             )
         # format_type leaves the schema out where the search path would find the type.
         path = cursor.execute("SELECT pg_catalog.current_setting('search_path')").fetchone()
-        assert path is not None
         cursor.execute("SELECT pg_catalog.set_config('search_path', 'pg_catalog', true)")
         types = cursor.execute(_TYPES, [oids, typmods]).fetchall()
         cursor.execute("SELECT pg_catalog.set_config('search_path', %s, true)", path)

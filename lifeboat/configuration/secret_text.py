@@ -22,10 +22,10 @@ _URL_PASSWORD = re.compile(
 _URL_PARAMETER = re.compile(r"(?P<head>[?&;](?P<name>[\w.-]+)=)(?P<secret>[^&\s#'\"]+)")
 # A value runs to the next space outside quotes, as in libpq and in a shell; rather too much than half a password.
 _VALUE = r"(?P<secret>(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"])+|['\"].*)"
-# A string that is one setting (`app.jwt_secret=two words`, as in pg_db_role_setting): all the rest is its value.
-_WHOLE = re.compile(r"(?P<head>(?P<name>[A-Za-z_][\w.-]*)=)(?P<secret>.+)", re.DOTALL)
-_ASSIGNMENT = re.compile(r"(?P<head>(?<![\w.-])(?P<name>[A-Za-z_][\w.-]*)\s*=\s*)" + _VALUE)
-_OPTION = re.compile(r"(?P<head>(?<!\S)--?(?P<name>[A-Za-z][\w-]*)\s+)(?!-)" + _VALUE)
+# A line that starts with a setting (`app.jwt_secret=two words`, as in pg_db_role_setting): all the rest is its value.
+_LINE = re.compile(r"(?P<head>^(?P<name>[A-Za-z_][\w.-]*)=)(?P<secret>.+)$", re.MULTILINE)
+_ASSIGNMENT = re.compile(r"(?P<head>(?<![\w.-])(?P<name>[A-Za-z_][\w.-]*)[ \t]*=[ \t]*)" + _VALUE)
+_OPTION = re.compile(r"(?P<head>(?<!\S)--?(?P<name>[A-Za-z][\w-]*)[ \t]+)(?!-)" + _VALUE)
 _BEARER = re.compile(r"(?P<head>\b[Bb]earer\s+)(?P<secret>(?=\S*\d)[\w.~+/=-]{16,})")
 _WEBHOOK = re.compile(
     r"(?P<head>https://(?:hooks\.slack\.com/services|hooks\.slack\.com/workflows|discord(?:app)?\.com/api/webhooks"
@@ -38,9 +38,7 @@ _KNOWN_TOKEN = re.compile(
 )
 _VARIABLE = re.compile(r"[\"']?[$%{<*(]")
 
-_SCRIPT  # A string that is one setting (`app.jwt_secret=two words`, as in pg_db_role_setting): all the rest is its value.
-_WHOLE = re.compile(r"(?P<head>(?P<name>[A-Za-z_][\w.-]*)=)(?P<secret>.+)", re.DOTALL)
-_ASSIGNMENT = re.compile(
+_SCRIPT_ASSIGNMENT = re.compile(
     r"(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*(?::=|[:=])\s*(?P<secret>\"[^\"\n]{4,}\"|'[^'\n]{4,}')"
     r"|(?:^|\bexport\s+|\benv\s+)(?P<bare>[A-Za-z_]\w*)=(?P<word>[^\s'\"$`(){}<>;]{4,})(?=\s|$)",
     re.MULTILINE,
@@ -62,13 +60,11 @@ class SecretText:
         """The text without the secrets in it; the same text where there is none."""
         if holds_private_key(text):
             text = _KEY_BLOCK.sub(self._whole, text)
-        if (whole := _WHOLE.fullmatch(text)) is not None:
-            text = self._replace_named(whole)
         for pattern in (_URL_PASSWORD, _WEBHOOK) if "://" in text else ():
             text = pattern.sub(self._replace, text)
         for pattern in (_KNOWN_TOKEN, _BEARER):
             text = pattern.sub(self._replace, text)
-        for pattern in (_URL_PARAMETER, _ASSIGNMENT) if "=" in text else ():
+        for pattern in (_URL_PARAMETER, _LINE, _ASSIGNMENT) if "=" in text else ():
             text = pattern.sub(self._replace_named, text)
         return _OPTION.sub(self._replace_named, text) if "-" in text else text
 

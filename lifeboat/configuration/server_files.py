@@ -47,7 +47,7 @@ def read_server_files(
         add_redacted(files, findings, redactor, SERVER, path.lstrip("/"), content)
     if not paths or (wanted is None and not any(paths.values())):
         findings.append(_unread("postgresql.conf"))
-    return FilesSection("server", SERVER, "/", files), findings
+    return FilesSection("server", SERVER, "/", tuple(files)), findings
 
 
 def read_own_settings(redactor: Redactor, path: Path) -> tuple[FilesSection, list[Finding]]:
@@ -63,7 +63,7 @@ def read_own_settings(redactor: Redactor, path: Path) -> tuple[FilesSection, lis
         )
     else:
         add_redacted(files, findings, redactor, LIFEBOAT, path.name, content)
-    return FilesSection("server", LIFEBOAT, str(path.parent), files), findings
+    return FilesSection("server", LIFEBOAT, str(path.parent), tuple(files)), findings
 
 
 def add_redacted(  # noqa: PLR0913 - two lists to add to, and where the file belongs

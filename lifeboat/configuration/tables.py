@@ -11,14 +11,17 @@ from psycopg.rows import dict_row, tuple_row
 from lifeboat.configuration.index import ConfigurationError, Target
 
 _COLUMNS = """
-SELECT a.attname AS name, pg_catalog.format_type(b.oid, a.atttypmod) AS type_name, b.typcategory AS category,
-       CASE b.oid WHEN 'pg_catalog.json'::pg_catalog.regtype THEN 'json'
-                  WHEN 'pg_catalog.jsonb'::pg_catalog.regtype THEN 'jsonb' END AS json_type,
+SELECT a.attname AS name,
+       coalesce(e.typcategory, b.typcategory) = 'S'
+         OR b.oid IN ('json'::pg_catalog.regtype, 'jsonb'::pg_catalog.regtype) AS holds_text,
+       CASE b.oid WHEN 'json'::pg_catalog.regtype THEN 'json'
+                  WHEN 'jsonb'::pg_catalog.regtype THEN 'jsonb' END AS json_type,
        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS is_required,
        a.attidentity <> '' AS is_identity, a.attgenerated <> '' AS is_generated
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+LEFT JOIN pg_catalog.pg_type e ON b.typcategory = 'A' AND e.oid = b.typelem
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
@@ -41,9 +44,11 @@ ORDER BY 1, 2, 3
 
 _REFERENCES = """
 SELECT n.nspname, c.relname,
-       (SELECT pg_catalog.array_agg(a.attname ORDER BY k.place) FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY k(num, place)
+       (SELECT pg_catalog.array_agg(a.attname ORDER BY k.place)
+        FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY k(num, place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.num) AS columns,
-       (SELECT pg_catalog.array_agg(a.attname ORDER BY k.place) FROM pg_catalog.unnest(f.confkey) WITH ORDINALITY k(num, place)
+       (SELECT pg_catalog.array_agg(a.attname ORDER BY k.place)
+        FROM pg_catalog.unnest(f.confkey) WITH ORDINALITY k(num, place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.num) AS referenced
 FROM pg_catalog.pg_constraint f
 JOIN pg_catalog.pg_class c ON c.oid = f.conrelid
@@ -55,20 +60,14 @@ ORDER BY 1, 2, f.conname
 
 @dataclass(frozen=True)
 class Column:
-    """One column; `is_required` means that an INSERT without it fails."""
+    """One column; `is_required`: an INSERT without it fails; `holds_text`: any string will do, a placeholder too."""
 
     name: str
-    type_name: str
-    category: str
+    holds_text: bool
     json_type: Literal["json", "jsonb"] | None
     is_required: bool
     is_identity: bool
     is_generated: bool
-
-    @property
-    def holds_text(self) -> bool:
-        """Whether any string is a value of it, the placeholder of a redacted one too."""
-        return self.json_type is not None or self.category == "S"
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Table:
 
 
 def describe_table(connection: psycopg.Connection[Any], name: str) -> Table:
-    """Look a table up by `table` (on the search path) or `schema.table`. Raises ConfigurationError when it is not there."""
+    """Look a table up by `table` (on the search path) or `schema.table`. Raises ConfigurationError if there is none."""
     with connection.cursor(row_factory=tuple_row) as cursor:
         found = cursor.execute(
             "SELECT c.oid, n.nspname, c.relname, c.relkind FROM pg_catalog.pg_class c"

@@ -76,10 +76,7 @@ def plan_studio(*, characters: int, segments: int, assets_bytes: int, seed: int,
     people = [_character(source, number, now) for number in range(1, characters + 1)]
     statuses = ["approved"] * segments + _unfinished(segments)
     source.shuffle(statuses)
-    shots = [
-        _segment(source, number, status, people, characters + number, now)
-        for number, status in enumerate(statuses, 1)
-    ]
+    shots = [_segment(source, number, status, people, now) for number, status in enumerate(statuses, 1)]
     return StudioPlan(people, shots, _assets(source, people, shots, assets_bytes))
 
 
@@ -149,7 +146,6 @@ def _segment(
     number: int,
     status: str,
     characters: Sequence[PlannedCharacter],
-    asset_id: int,
     now: datetime,
 ) -> PlannedSegment:
     character = source.choice(characters)
@@ -166,7 +162,7 @@ def _segment(
         prompt=prompt,
         status=status,
         duration_seconds=round(scene[4] * source.uniform(0.6, 1.6), 1),
-        asset_id=asset_id,
+        asset_id=len(characters) + number,
         reviewed_by=source.randint(5, 7) if reviewed else None,
         reviewed_at=created_at + (now - created_at) * source.uniform(0.01, 0.5) if reviewed else None,
         created_at=created_at,

@@ -34,7 +34,9 @@ def create_schema(connection: Connection, now: datetime) -> None:
         )
 
 
-def fill(connection: Connection, plan: StudioPlan, asset_checksums: Mapping[int, str], script_checksums: Mapping[str, str]) -> None:
+def fill(
+    connection: Connection, plan: StudioPlan, asset_checksums: Mapping[int, str], script_checksums: Mapping[str, str]
+) -> None:
     """Insert everything; the materialized view is filled before the newest segments are, and so is stale."""
     _fill_configuration(connection, script_checksums)
     templates = [_slug(name) for name in _TEMPLATES]
@@ -58,7 +60,18 @@ def fill(connection: Connection, plan: StudioPlan, asset_checksums: Mapping[int,
         connection,
         "characters (id, project_id, name, part, backstory, voice, traits, portrait_asset_id, created_at, updated_at)",
         (
-            (c.id, c.project_id, c.name, c.part, c.backstory, c.voice, Jsonb(c.traits), c.asset_id, c.created_at, c.created_at)
+            (
+                c.id,
+                c.project_id,
+                c.name,
+                c.part,
+                c.backstory,
+                c.voice,
+                Jsonb(c.traits),
+                c.asset_id,
+                c.created_at,
+                c.created_at,
+            )
             for c in plan.characters
         ),
     )
@@ -134,7 +147,8 @@ def _fill_traces(connection: Connection) -> None:
         "INSERT INTO studio.render_events (happened_at, segment_id, node, stage, seconds)"
         " SELECT s.created_at + step.place * interval '4 minutes', s.id, (%s::text[])[1 + s.id %% 5],"
         "        step.stage, round((s.duration_seconds * step.place * (7 + s.id %% 9))::numeric, 2)"
-        " FROM studio.segments s CROSS JOIN (VALUES (0, 'queued'), (1, 'rendered'), (2, 'upscaled')) step (place, stage)"
+        " FROM studio.segments s"
+        " CROSS JOIN (VALUES (0, 'queued'), (1, 'rendered'), (2, 'upscaled')) step (place, stage)"
         " ORDER BY s.created_at, step.place",
         (list(words.NODES),),
     )

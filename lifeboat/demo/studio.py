@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from lifeboat.demo.content import StudioPlan, plan_studio
 from lifeboat.demo.files import assets_root, hooks_root, write_asset, write_file, write_script
@@ -32,7 +33,7 @@ class StudioConflict(PermanentError):
     """Something that the demo did not make is where the studio would go."""
 
 
-def build_studio(
+def build_studio(  # noqa: PLR0913 - the sizes of one studio
     dsn: str,
     root: Path,
     *,
@@ -85,7 +86,7 @@ def _build(
     on_progress("files", len(plan.assets), len(plan.assets))
     create_schema(connection, datetime.now(UTC))
     fill(connection, plan, checksums, scripts)
-    connection.execute(f"COMMENT ON SCHEMA studio IS '{_COMMENT}{build}'")
+    connection.execute(sql.SQL("COMMENT ON SCHEMA studio IS {}").format(_COMMENT + build))
     write_file(root / _MARKER, json.dumps({"build": build}).encode())
     on_progress("rows", 1, 1)
 

@@ -46,17 +46,16 @@ def read_summary(
 ) -> StudioSummary:
     """Count what is there."""
     counts = {name: _count(connection, name) for name in _COUNTED}
-    row = connection.execute(
+    ((approved, critical, asset_bytes),) = connection.execute(
         "SELECT (SELECT count(*) FROM studio.segments WHERE status = 'approved'),"
         " count(*) FILTER (WHERE kind <> 'draft'), coalesce(sum(size_bytes), 0)::bigint FROM studio.assets"
-    ).fetchone()
-    assert row is not None
+    ).fetchall()
     return StudioSummary(
         assets_root=assets_root(root),
         hooks_root=hooks_root(root),
-        approved_segments=row[0],
-        critical_assets=row[1],
-        asset_bytes=row[2],
+        approved_segments=approved,
+        critical_assets=critical,
+        asset_bytes=asset_bytes,
         built=built,
         duration_seconds=duration_seconds,
         **counts,
@@ -64,6 +63,6 @@ def read_summary(
 
 
 def _count(connection: psycopg.Connection[Any], table: str) -> int:
-    row = connection.execute(sql.SQL("SELECT count(*) FROM studio.{}").format(sql.Identifier(table))).fetchone()
-    assert row is not None
-    return int(row[0])
+    query = sql.SQL("SELECT count(*) FROM studio.{}").format(sql.Identifier(table))
+    ((count,),) = connection.execute(query).fetchall()
+    return int(count)

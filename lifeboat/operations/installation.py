@@ -14,7 +14,7 @@ from lifeboat.errors import SettingsError
 from lifeboat.postgres.binaries import PgTools, discover_bin_dir, reachable_bin_dir
 from lifeboat.postgres.connections import ConnectionInfo
 from lifeboat.postgres.embedded import EmbeddedServer
-from lifeboat.settings.loading import load_settings
+from lifeboat.settings.loading import find_settings_file, load_settings
 from lifeboat.settings.root import Settings
 from lifeboat.storage.filesystem import FilesystemDestination
 from lifeboat.storage.repository import BackupRepository
@@ -28,11 +28,13 @@ class Installation:
     """Settings and the objects that follow from them; nothing connects or writes before it is used."""
 
     settings: Settings
+    settings_file: Path | None = None
 
     @classmethod
     def load(cls, path: Path | None = None) -> "Installation":
         """Read the settings; raises SettingsError."""
-        return cls(load_settings(path))
+        found = find_settings_file(path)
+        return cls(load_settings(found), found)
 
     @cached_property
     def run_as(self) -> str | None:

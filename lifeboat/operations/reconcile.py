@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from lifeboat.catalog.store import BackupRow
+from lifeboat.catalog.values import BackupRow
 from lifeboat.errors import LifeboatError
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.results import ReconcileReport
@@ -49,7 +49,7 @@ def reconcile(
             continue
         adopted += _adopt(installation, name, stored)
         missing += _missing(installation, repository, stored)
-        repaired += _tell_expired(installation, expired)
+        repaired += _tell_expired(installation, name, expired)
     repaired += _end_dead_runs(installation, flow_run_states or {}, grace)
     return ReconcileReport(repaired, adopted, missing, _remove_scratch(installation))
 
@@ -73,12 +73,19 @@ def _missing(
     return [f"{repository.destination.name}: {row.label}" for row in rows if row.id not in stored]
 
 
-def _tell_expired(installation: Installation, expired: list[StoredBackup]) -> list[tuple[UUID, str]]:
+def _tell_expired(
+    installation: Installation, destination: str, expired: list[StoredBackup]
+) -> list[tuple[UUID, str]]:
     told = []
     for item in expired:
         row = installation.catalog.backups.get(item.manifest.id)
         if row is None or row.status != "expired":
-            installation.catalog.backups.mark_expired(item.manifest.id, item.state.expired_at or datetime.now(UTC))
+            installation.catalog.backups.record_expired(
+                item.manifest,
+                destination=destination,
+                manifest_sha256=item.manifest_sha256,
+                expired_at=item.state.expired_at or datetime.now(UTC),
+            )
             told.append((item.manifest.id, "expired"))
     return told
 

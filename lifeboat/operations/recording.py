@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lifeboat.catalog.store import CatalogNotMigrated, CatalogUnavailable
+from lifeboat.catalog.errors import CatalogError
 from lifeboat.operations.installation import LOG
 
 
@@ -12,5 +12,5 @@ def best_effort(what: str) -> Iterator[None]:
     """Log instead of failing when the catalog cannot be reached: reconciling writes it later."""
     try:
         yield
-    except (CatalogUnavailable, CatalogNotMigrated) as error:
+    except CatalogError as error:
         LOG.warning("the catalog does not know of %s yet, `lifeboat catalog reconcile` will tell it: %s", what, error)

@@ -5,7 +5,8 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
-from lifeboat.storage.manifest import BackupType
+from lifeboat.storage.manifest import BackupType, Manifest
+from lifeboat.storage.repository import BackupRepository
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,27 @@ class BackupTaken:
     def duration_seconds(self) -> float:
         """From the label to the manifest."""
         return (self.completed_at - self.started_at).total_seconds()
+
+    @classmethod
+    def of(
+        cls, manifest: Manifest, repository: BackupRepository, sha256: str, phases: dict[str, float] | None = None
+    ) -> "BackupTaken":
+        """What a manifest and its place say."""
+        return cls(
+            id=manifest.id,
+            label=manifest.label,
+            type=manifest.type,
+            engine=manifest.engine,
+            destination=repository.destination.name,
+            location=f"{repository.destination.describe()}/{repository.key(manifest.label)}",
+            size_bytes=manifest.size_bytes,
+            started_at=manifest.started_at,
+            completed_at=manifest.completed_at,
+            manifest_sha256=sha256,
+            reason=manifest.reason,
+            fingerprint_seconds=manifest.fingerprint.duration_seconds if manifest.fingerprint else None,
+            phases=phases or {},
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from psycopg import sql
 
 from lifeboat.engines.engine import Watch
-from lifeboat.engines.pg_dump import DUMP_FOLDER, database_options
+from lifeboat.engines.pg_dump import database_options
 from lifeboat.errors import PermanentError
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.cluster import Cluster
@@ -19,6 +19,7 @@ from lifeboat.postgres.isolation import isolate
 from lifeboat.postgres.scratch import scratch_cluster
 from lifeboat.storage.manifest import Manifest
 from lifeboat.storage.repository import BackupRepository
+from lifeboat.verification.touched import touched_relations
 
 Phase = Callable[[str], AbstractContextManager[None]]
 _PROMOTION_POLL_SECONDS = 0.2
@@ -39,7 +40,7 @@ class Restored:
 
     connection: ConnectionInfo
     cluster: Cluster | None
-    touched: TouchedRelations | None = None
+    touched: frozenset[tuple[int, int]] | None = None
 
 
 @contextmanager
@@ -119,9 +120,19 @@ def restore_dump_beside(
             _drop_database(server, name)
 
 
-def dump_folder(scratch: Path) -> Path:
-    """Where a copied dump lies below its scratch folder."""
-    return scratch / "backup" / DUMP_FOLDER
+def _touched(installation: Installation, manifest: Manifest, data_dir: Path) -> frozenset[tuple[int, int]]:
+    fingerprint = manifest.fingerprint
+    if fingerprint is None or fingerprint.lsn is None or manifest.timeline is None or manifest.stop_lsn is None:
+        raise PermanentError(f"{manifest.label} has no fingerprint of a physical backup: nothing can be proven of it")
+    found = touched_relations(
+        installation.tools,
+        data_dir / "pg_wal",
+        manifest.timeline,
+        fingerprint.lsn,
+        manifest.stop_lsn,
+        timeout_seconds=installation.settings.drills.timeout_seconds,
+    )
+    return frozenset(found)
 
 
 def _drop_database(server: ConnectionInfo, name: str) -> None:

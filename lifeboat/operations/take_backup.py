@@ -178,7 +178,7 @@ class _Run:
             self.installation.catalog.backups.record_completed(
                 manifest, destination=self.repository.destination.name, manifest_sha256=sha256
             )
-        return self._report(manifest, sha256)
+        return BackupTaken.of(manifest, self.repository, sha256, dict(self.phases))
 
     def _run_engine(
         self, backup: UnfinishedBackup, kind: BackupType, parent: Parent | None, fingerprint: SourceFingerprint
@@ -252,23 +252,6 @@ class _Run:
             details={**taken.details, "phases": dict(self.phases)},
             lifeboat_version=version("lifeboat"),
             signed_by=self.installation.signer.key_id,
-        )
-
-    def _report(self, manifest: Manifest, sha256: str) -> BackupTaken:
-        return BackupTaken(
-            id=manifest.id,
-            label=manifest.label,
-            type=manifest.type,
-            engine=manifest.engine,
-            destination=self.repository.destination.name,
-            location=f"{self.repository.destination.describe()}/{self.repository.key(manifest.label)}",
-            size_bytes=manifest.size_bytes,
-            started_at=manifest.started_at,
-            completed_at=manifest.completed_at,
-            manifest_sha256=sha256,
-            reason=manifest.reason,
-            fingerprint_seconds=manifest.fingerprint.duration_seconds if manifest.fingerprint else None,
-            phases=dict(self.phases),
         )
 
     @contextmanager

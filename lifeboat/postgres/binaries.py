@@ -75,6 +75,11 @@ class PgTools:
         """The major version of the server program."""
         return self.version("postgres").major
 
+    def supports_tls(self) -> bool:
+        """Whether the programs can connect over TLS: the embedded ones cannot. Raises ToolMissing."""
+        built_with = self.run("pg_config", ["--configure"], timeout_seconds=_VERSION_TIMEOUT_SECONDS).stdout
+        return "--with-openssl" in built_with or "--with-ssl=" in built_with
+
     def as_user(self, user: str | None) -> Self:
         """The same programs, run by another account."""
         return replace(self, user=user)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from lifeboat.errors import PermanentError
 from lifeboat.postgres import postmaster
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.conf import SettingValue, read_settings, render_settings
-from lifeboat.postgres.folders import give_to, make_private_dir
+from lifeboat.postgres.folders import create_file, make_private_dir
 
 INCLUDE_NAME = "lifeboat.conf"
 SUPERUSER = "postgres"
@@ -94,7 +95,8 @@ class Cluster:
             )
         except (commands.CommandFailed, commands.CommandTimeout) as error:
             said = self._log_tail(log_start) or error.message
-            if self.is_running():
+            # Only a late server is ours to stop: a refused one met another server on the same data.
+            if isinstance(error, commands.CommandTimeout) or "did not start in time" in error.stderr_tail:
                 said = f"not ready after {timeout_seconds:g} s; {said}"
                 self.stop(mode="immediate")
             raise ServerStartFailed(
@@ -161,10 +163,9 @@ class Cluster:
         path = self.log_path
         if path.exists() and path.stat().st_size > _LOG_KEEP_BYTES:
             path.replace(path.with_name(f"{path.name}.1"))
-        if not path.exists():
-            # The account of the server may not be allowed to create files here; we are.
-            path.touch(mode=0o600)
-        give_to(path, self.tools.user)
+        # The account of the server may not be allowed to create files here; we are.
+        with suppress(FileExistsError):
+            create_file(path, self.tools.user)
         return path.stat().st_size
 
     def _log_tail(self, start: int) -> str:
@@ -181,8 +182,6 @@ def write_server_file(path: Path, text: str, user: str | None) -> bool:
         return False
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
-    part.touch(mode=0o600)
-    part.write_text(text, "utf-8")
-    give_to(part, user)
+    create_file(part, user, text.encode())
     part.replace(path)
     return True

@@ -31,6 +31,7 @@ _SESSION_SETTINGS = {
     "datestyle": "ISO, MDY",
     "intervalstyle": "postgres",
     "bytea_output": "hex",
+    "lc_monetary": "C",
     "extra_float_digits": "1",
     "row_security": "off",
     "statement_timeout": "0",

@@ -21,7 +21,7 @@ from lifeboat.postgres.binaries import PgTools, discover_bin_dir, reachable_bin_
 from lifeboat.postgres.cluster import SUPERUSER, Cluster
 from lifeboat.postgres.conf import SettingValue
 from lifeboat.postgres.connections import connect
-from lifeboat.postgres.folders import check_reachable, socket_dir_for
+from lifeboat.postgres.folders import check_reachable, create_file, socket_dir_for
 
 _SUMMARIES_SINCE = 17
 _PASSWORD_BYTES = 24
@@ -168,8 +168,7 @@ class EmbeddedServer:
     def _set_password(self, cluster: Cluster) -> None:
         password = secrets.token_urlsafe(_PASSWORD_BYTES)
         self._password_path.unlink(missing_ok=True)
-        self._password_path.touch(mode=0o600)
-        self._password_path.write_text(password + "\n", "utf-8")
+        create_file(self._password_path, None, f"{password}\n".encode())
         with connect(cluster.dsn(), autocommit=True) as connection:
             # Only the SCRAM verifier travels, so that no log can show the password.
             verifier = connection.pgconn.encrypt_password(password.encode(), SUPERUSER.encode(), b"scram-sha-256")

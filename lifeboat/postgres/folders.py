@@ -3,8 +3,8 @@
 import hashlib
 import os
 import pwd
-import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from lifeboat import commands
@@ -28,10 +28,9 @@ def account_ids(user: str | None) -> tuple[int, int]:
 
 
 def give_to(path: Path, user: str | None) -> None:
-    """Make `user` the owner of one file or folder, where that is ours to do."""
+    """Make `user` the owner of one file or folder; only root can, everybody else owns what it makes."""
     uid, gid = account_ids(user)
-    found = path.lstat()
-    if found.st_uid != uid:
+    if os.geteuid() == 0 and path.lstat().st_uid != uid:
         os.chown(path, uid, gid, follow_symlinks=False)
 
 
@@ -48,26 +47,47 @@ def make_private_dir(path: Path, user: str | None) -> Path:
 
     Raises FolderUnreachable for somebody else's.
     """
-    try:
+    with suppress(FileExistsError):
         path.mkdir(mode=0o700)
-        give_to(path, user)
-    except FileExistsError:
-        pass
-    found = path.lstat()
-    allowed = {account_ids(user)[0], os.geteuid()}
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in allowed:
-        raise FolderUnreachable(
-            f"{path} exists and belongs to another account or is no folder",
-            hint="Remove it or choose another folder: a server's folder must be its own.",
-        )
-    give_to(path, user)
-    path.chmod(0o700)
+    uid, gid = account_ids(user)
+    try:
+        # By descriptor, so that nothing can be put in its place between the look and the change.
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _not_ours(path) from error
+    try:
+        if os.fstat(descriptor).st_uid not in {uid, os.geteuid()}:
+            raise _not_ours(path)
+        if os.geteuid() == 0:
+            os.fchown(descriptor, uid, gid)
+        os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
     return path
+
+
+def _not_ours(path: Path) -> FolderUnreachable:
+    return FolderUnreachable(
+        f"{path} exists and belongs to another account or is no folder",
+        hint="Remove it or choose another folder: a server's folder must be its own.",
+    )
+
+
+def create_file(path: Path, user: str | None, content: bytes = b"") -> None:
+    """Create a file of mode 0600 owned by `user`, with its content on disk. Raises FileExistsError."""
+    # Exclusive and without following links: root writes here into folders that the server's account owns.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        if os.geteuid() == 0:
+            os.fchown(file.fileno(), *account_ids(user))
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def check_reachable(path: Path, user: str | None) -> None:
     """Raise FolderUnreachable unless `user` can enter `path`, naming the parent folder that is closed."""
-    if user is None:
+    if user is None or _can(user, "-x", path):
         return
     for folder in [*reversed(path.resolve().parents), path.resolve()]:
         if not _can(user, "-x", folder):

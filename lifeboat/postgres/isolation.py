@@ -14,7 +14,7 @@ from lifeboat.errors import PermanentError
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.cluster import Cluster, write_server_file
 from lifeboat.postgres.conf import SettingValue, read_settings, render_settings
-from lifeboat.postgres.folders import account_ids, give_tree_to, make_private_dir
+from lifeboat.postgres.folders import give_tree_to, make_private_dir
 
 # Libraries that reading the data may need or that stay within the server. Those that start jobs or connect to
 # other servers (pg_cron, citus, timescaledb's scheduler, pg_net, pglogical) are not among them.
@@ -101,8 +101,7 @@ def isolate(  # noqa: PLR0913 - what a restore decides, each by name
         raise IsolationRefused(f"a server is running on {data_dir}", hint="Stop it before its data is isolated.")
     _refuse_outside_links(data_dir, [data_dir.parent, *allowed_roots])
     make_private_dir(socket_dir, tools.user)
-    if data_dir.stat().st_uid != account_ids(tools.user)[0]:
-        give_tree_to(data_dir, tools.user)
+    give_tree_to(data_dir, tools.user)
     if stat.S_IMODE(data_dir.stat().st_mode) not in {0o700, 0o750}:
         data_dir.chmod(0o700)
     source = {**_restored_settings(data_dir), **(source_settings or {})}

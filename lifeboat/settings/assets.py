@@ -19,9 +19,7 @@ class AssetSettings(Section):
         description="A row per file: unique id, kind, path (relative to a root), size_bytes, sha256.",
     )
     mount: bool = Field(False, description="Refuse unless something is mounted at each root or above it.")
-    workers: int | None = Field(
-        None, ge=1, le=256, description="Files read side by side; nothing means one per core."
-    )
+    workers: int | None = Field(None, ge=1, le=256, description="Files read side by side; nothing means one per core.")
     resume: bool = Field(True, description="Go on where an interrupted check stopped.")
     resume_hours: float = Field(24, gt=0, description="An interrupted check older than this starts again.")
     sample_fraction: float = Field(
@@ -30,9 +28,7 @@ class AssetSettings(Section):
     bytes_per_second: int | None = Field(
         None, ge=1024, description="The most that is read per second; nothing means as fast as it goes."
     )
-    nice: int = Field(
-        0, ge=0, le=19, description="Lowers the CPU, and so the I/O, priority of the threads that read."
-    )
+    nice: int = Field(0, ge=0, le=19, description="Lowers the CPU, and so the I/O, priority of the threads that read.")
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

@@ -1,7 +1,7 @@
 """What the configuration archive holds: queries, folders, the server's own files, and what counts as a secret."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
@@ -58,7 +58,7 @@ class FolderSection(Section):
     kind: str | None = Field(None, description="What listings count the section under; its own name by default.")
 
 
-def _tag(value: Any) -> str:
+def _tag(value: object) -> str:
     if isinstance(value, dict):
         return "folder" if "path" in value else "query"
     return "folder" if isinstance(value, FolderSection) else "query"
@@ -85,7 +85,7 @@ class ConfigurationSettings(Section):
     )
     keep: tuple[Pattern, ...] = Field(
         (),
-        description="Regular expressions of setting names, in snake case, whose values are no secret in spite of the name.",
+        description="Regular expressions of setting names, in snake case, whose values are no secrets in spite of it.",
     )
     max_file_bytes: int = Field(16 * 1024**2, gt=0, description="Largest single file that is taken.")
     max_total_bytes: int = Field(256 * 1024**2, gt=0, description="Largest archive, unpacked, that is written or read.")

@@ -28,17 +28,17 @@ class PlatformSettings(Section):
         le=65535,
         description="Port on 127.0.0.1 for the embedded server, beside its unix socket; none by default",
     )
+    database: str = Field(
+        default="postgres",
+        min_length=1,
+        description="The platform's database in the embedded server; `dsn` names its own",
+    )
     bin_dir: Path | None = Field(
         default=None, description="Folder of pg_dump, pg_ctl and the rest; found by itself when not set"
     )
     run_as: str | None = Field(
         default=None,
         description="Account for PostgreSQL's programs when Lifeboat runs as root; postgres by default",
-    )
-    lock_wait_seconds: float = Field(
-        default=0,
-        ge=0,
-        description="How long a backup waits for another one of the same cluster; 0 refuses at once",
     )
 
     @model_validator(mode="after")

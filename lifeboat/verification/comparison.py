@@ -17,6 +17,11 @@ _NO_DEFINITIONS = frozenset(
 )
 _RELATION_KINDS = frozenset({"table", "view", "materialized view", "sequence"})
 _PART_KINDS = frozenset({"column", "index", "constraint", "trigger", "policy", "rule"})
+_ACCESS_WORDS = {kind: "relation" for kind in _RELATION_KINDS} | {
+    "procedure": "function",
+    "aggregate": "function",
+    "domain": "type",
+}
 _NOT_COMPARABLE = {
     TableKind.MATERIALIZED: "a materialized view may be stale",
     TableKind.UNLOGGED: "an unlogged table is empty after recovery",
@@ -87,9 +92,7 @@ def compare(
     definitions = _compare_definitions(expected, actual, set(ignore_kinds))
     ddl_ran = any(name.startswith(_CATALOG) and name not in _NO_DEFINITIONS for name in touched)
     excused = definitions if ddl_ran else []
-    reshaped = {
-        item.name.removesuffix(f".{item.name.split('.')[-1]}") for item in excused if item.kind == "column"
-    }
+    reshaped = {item.name.rpartition(".")[0] for item in excused if item.kind == "column"}
     rows = _RowComparison(expected, actual, touched, reshaped | {item.name for item in excused})
     return Comparison(
         differences=tuple([*([] if ddl_ran else definitions), *rows.differences]),
@@ -160,9 +163,9 @@ def _by_name(objects: Iterable[SchemaObject], ignore_kinds: set[str]) -> dict[tu
 
 
 def _without_parts(keys: Collection[tuple[str, str]]) -> Iterable[tuple[str, str]]:
-    """Without columns, indexes and the like of tables that are listed themselves."""
+    """Without the columns, indexes and such of tables, and the privileges of objects, that are listed themselves."""
     relations = {name for kind, name in keys if kind in _RELATION_KINDS}
-    own_access = {f"relation {name}" for name in relations} | {f"{kind} {name}" for kind, name in keys}
+    own_access = {f"{_ACCESS_WORDS.get(kind, kind)} {name}" for kind, name in keys}
     for kind, name in keys:
         owner = name
         while kind in _PART_KINDS and "." in owner and owner not in relations:

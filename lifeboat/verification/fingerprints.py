@@ -39,6 +39,8 @@ _OUTPUT_SETTINGS: Mapping[str, str] = {
     "xmlbinary": "base64",
     "lc_monetary": "C",
     "quote_all_identifiers": "off",
+    # Many small queries with large estimates: compiling them would take most of the time.
+    "jit": "off",
     # Without it a policy would silently hide rows; with it the server refuses to read such a table.
     "row_security": "off",
 }

@@ -1,5 +1,6 @@
 """Find a Python that the server's account can execute."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from lifeboat.errors import LifeboatError, PermanentError
 OLDEST_PYTHON = (3, 9)
 RUN_OPTIONS = ("-X", "utf8", "-I", "-S")
 TRY_TIMEOUT_SECONDS = 60.0
+_VERSION = re.compile(r"\d+ (\d+)\.(\d+)\n", re.ASCII)
 _SYSTEM_FOLDERS = ("/usr/bin", "/usr/local/bin", "/usr/libexec")
 _SYSTEM_NAMES = ("python3", "platform-python", *(f"python3.{minor}" for minor in range(20, 8, -1)))
 
@@ -42,12 +44,14 @@ def _candidates() -> list[Path]:
 
 def _try_python(python: Path, program: Path, user: str | None) -> str | None:
     """Why this Python cannot run the program; None if it can."""
-    call = ["sh", "-c", 'exec "$@"', "sh", python, *RUN_OPTIONS, program, "version"]
+    call: list[str | Path] = ["sh", "-c", 'exec "$@"', "sh", python, *RUN_OPTIONS, program, "version"]
     try:
         # By a shell, as the server does: setpriv itself still starts programs in folders closed to `user`.
         done = commands.run(call, user=user, timeout_seconds=TRY_TIMEOUT_SECONDS)
     except LifeboatError as error:
         return error.message.replace("\n", " ")
-    said = done.stdout.split()
-    version = tuple(int(part) for part in said[1].split(".")) if len(said) == 2 else (0, 0)
+    said = _VERSION.fullmatch(done.stdout)
+    if said is None:
+        return "it does not run the program"
+    version = (int(said[1]), int(said[2]))
     return None if version >= OLDEST_PYTHON else f"it is version {version[0]}.{version[1]}"

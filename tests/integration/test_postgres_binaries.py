@@ -57,6 +57,12 @@ def test_debian_then_path_stand_in_for_a_missing_wheel(tmp_path: Path, monkeypat
         discover_bin_dir()
 
 
+def test_tls_support_is_known() -> None:
+    assert not PgTools(find_embedded_bin_dir()).supports_tls()
+    if DEBIAN_15.is_dir():
+        assert PgTools(DEBIAN_15).supports_tls()
+
+
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     tools = PgTools(tmp_path)
 
@@ -74,7 +80,6 @@ def test_the_connection_travels_in_the_environment(pg_tools: PgTools, fresh_data
     assert "dbname" not in " ".join(done.argv)
 
 
-@ROOT_ONLY
 def test_a_password_is_redacted_from_what_a_program_prints(pg_tools: PgTools, fresh_database: str) -> None:
     info = ConnectionInfo.parse(fresh_database).with_parameters(password="hunter2")
 

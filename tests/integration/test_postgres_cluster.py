@@ -101,6 +101,28 @@ def test_a_start_that_takes_too_long_leaves_nothing_behind(cluster: Cluster) -> 
     assert not cluster.is_running()
 
 
+def test_a_second_start_fails_and_leaves_the_first_server_alone(cluster: Cluster) -> None:
+    cluster.start()
+    pid = cluster.postmaster_pid()
+
+    with pytest.raises(ServerStartFailed, match="Is another postmaster"):
+        cluster.start()
+
+    assert cluster.postmaster_pid() == pid
+    with connect(cluster.dsn()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_facts_about_the_cluster_need_no_rights(cluster: Cluster) -> None:
+    cluster.start()
+    with connect(cluster.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE ROLE plain LOGIN")
+
+    with connect(cluster.dsn(user="plain")) as connection:
+        assert system_identifier(connection) == cluster.controldata()["Database system identifier"]
+        assert current_timeline(connection) == 1
+
+
 def test_settings_are_replaced_whole(cluster: Cluster) -> None:
     assert cluster.write_settings({"work_mem": "5MB"})
     assert not cluster.write_settings({"work_mem": "5MB"})

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import connect
 from lifeboat.verification.comparison import compare

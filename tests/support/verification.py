@@ -19,6 +19,7 @@ from lifeboat.storage.manifest import Fingerprint
 from lifeboat.verification.fingerprints import take_fingerprint
 from tests.support.postgres import reachable_dir
 
+KEEP_WAL: dict[str, str | int | float] = {"max_wal_size": "4GB", "wal_keep_size": "4GB"}
 _EVERYTHING = Path(__file__).with_name("everything.sql")
 
 
@@ -29,7 +30,7 @@ def each_cluster(each_pg_tools: PgTools) -> Iterator[Cluster]:
         cluster = Cluster(folder / "data", each_pg_tools, folder / "socket")
         cluster.init()
         # Only for speed: what tests write need not survive a power cut.
-        cluster.write_settings({"fsync": False, "listen_addresses": "", "max_prepared_transactions": 4})
+        cluster.write_settings({"fsync": False, "listen_addresses": "", "max_prepared_transactions": 4, **KEEP_WAL})
         cluster.start()
         yield cluster
         cluster.stop()
@@ -42,11 +43,15 @@ def each_database(each_cluster: Cluster) -> Iterator[str]:
         yield dsn
 
 
-@pytest.fixture
-def everything(each_database: str) -> str:
-    """The DSN of a database with one of everything, with a stale materialized view."""
-    create_everything(each_database)
-    return each_database
+@pytest.fixture(scope="module")
+def everything(each_cluster: Cluster) -> Iterator[str]:
+    """The DSN of a database with one of everything, for tests that leave it as it is."""
+    with new_database(each_cluster) as dsn:
+        create_everything(dsn)
+        yield dsn
+        with connect(each_cluster.dsn(), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(role_name(dsn)[:-5])))
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role_name(dsn))))
 
 
 @contextmanager
@@ -57,7 +62,7 @@ def new_database(cluster: Cluster) -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     yield cluster.dsn(name)
     with connect(cluster.dsn(), autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def create_everything(dsn: str) -> None:
@@ -72,12 +77,10 @@ def role_name(dsn: str) -> str:
     return f"{ConnectionInfo.parse(dsn).database}_role"
 
 
-def fingerprint(
-    dsn: str, *, budget: FingerprintBudget | None = None, lsn: str | None = None, **options: Any
-) -> Fingerprint:
+def fingerprint(dsn: str, budget: FingerprintBudget | None = None) -> Fingerprint:
     """The fingerprint of a database as of now."""
     with snapshot(dsn) as connection:
-        return take_fingerprint(connection, budget=budget or FingerprintBudget(), lsn=lsn, **options)
+        return take_fingerprint(connection, budget=budget or FingerprintBudget(), lsn=None)
 
 
 @contextmanager

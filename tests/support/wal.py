@@ -1,11 +1,16 @@
 """WAL archives for tests: synthetic segments, a prepared archive, its listing."""
 
 import hashlib
+import pwd
 import random
+import re
 import struct
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lifeboat.postgres.folders import give_to
 from lifeboat.wal.archive_program.layout import Config
 from lifeboat.wal.install import WalConfig, prepare_archive
 from lifeboat.wal.names import parse_segment
@@ -63,9 +68,7 @@ class ArchiveForTest:
         """Names of the files in the archive with the SHA-256 of what is stored; locks and the marker are left out."""
         files = (path for path in self.folder.rglob("*") if path.is_file())
         shown = (path for path in files if path.name not in {".lock", "archive.json"})
-        return {
-            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shown
-        }
+        return {str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shown}
 
     def stored_path(self, name: str) -> Path:
         """The one stored file of an archive file's name."""
@@ -73,11 +76,35 @@ class ArchiveForTest:
         return found
 
 
+def start_as(user: str | None, argv: Sequence[str | Path]) -> subprocess.Popen[str]:
+    """Start a program as the server's account (None: as ours), its output in pipes."""
+    return subprocess.Popen(
+        argv,
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        user=user,
+        group=None if user is None else pwd.getpwnam(user).pw_gid,
+        extra_groups=None if user is None else (),
+    )
+
+
+def run_as_server(command: str, path: Path | str, name: str, user: str | None) -> subprocess.CompletedProcess[str]:
+    """Run an archive_command or restore_command as the server does: placeholders replaced, by a shell."""
+    values = {"%p": str(path), "%f": name, "%%": "%"}
+    argv = ["/bin/sh", "-c", re.sub("%[pf%]", lambda match: values[match[0]], command)]
+    with start_as(user, argv) as process:
+        stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+
+
 def make_archive(root: Path, *, user: str | None = None, **changes: object) -> ArchiveForTest:
     """An archive below `root` with segments of 1 MB; `changes` replace values of wal.json."""
     destination, work = root / "destination", root / "work"
     for folder in (destination, work):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+        give_to(folder, user)
     values: dict[str, object] = {
         "path": str(destination),
         "cluster": "studio",

@@ -180,7 +180,7 @@ def test_what_is_not_this_segment_is_refused(archive: ArchiveForTest, content: b
 def test_first_segment_of_a_new_timeline_begins_with_a_page_of_the_old(archive: ArchiveForTest) -> None:
     name = f"00000002{NAME[8:]}"
     push(archive.program_config, archive.source(name, make_segment(name, timeline=1)), name)
-    assert archive.stored_path(name)
+    assert archive.stored_path(name).is_file()
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"1\t0/7\0\0\0"])
@@ -262,20 +262,20 @@ def test_too_little_space_is_refused_before_anything_is_written(tmp_path: Path) 
 
 def test_archive_of_another_system_is_refused(archive: ArchiveForTest) -> None:
     config = Config(archive.config.model_copy(update={"system_identifier": "42"}).model_dump())
-    for act in (
-        lambda: push(config, archive.source(NAME, make_segment(NAME, system="42")), NAME),
-        lambda: fetch(config, str(archive.work / "out"), NAME),
-    ):
-        with pytest.raises(ArchiveError, match=f"belongs to system {SYSTEM}"):
-            act()
+    source = archive.source(NAME, make_segment(NAME, system="42"))
+    with pytest.raises(ArchiveError, match=f"belongs to system {SYSTEM}"):
+        push(config, source, NAME)
+    with pytest.raises(ArchiveError, match=f"belongs to system {SYSTEM}"):
+        fetch(config, str(archive.work / "out"), NAME)
     assert archive.stored() == {}
 
 
 def test_an_unmounted_archive_does_not_look_empty(archive: ArchiveForTest) -> None:
     push(archive.program_config, archive.source(NAME, make_segment(NAME)), NAME)
     archive.folder.rename(archive.work / "away")
-    for prepare in (lambda: None, archive.folder.mkdir):
-        prepare()
+    for is_mount_point in (False, True):
+        if is_mount_point:
+            archive.folder.mkdir()
         with pytest.raises(ArchiveError, match="there is no WAL archive"):
             fetch(archive.program_config, str(archive.work / "out"), NAME)
         with pytest.raises(ArchiveError, match="there is no WAL archive"):

@@ -1,0 +1,72 @@
+"""Progress of long work: a live line on a terminal, plain lines otherwise."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from console.cli.output import notice, pop_live, push_live, size_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+_PLAIN_INTERVAL_SECONDS = 10.0
+
+
+class Follower(Protocol):
+    """What long work reports to."""
+
+    def phase(self, name: str) -> None:
+        """Something new has begun."""
+        ...
+
+    def amount(self, done_bytes: int, total_bytes: int | None) -> None:
+        """So much of it is done; the total may be unknown."""
+        ...
+
+
+@contextmanager
+def follow(title: str) -> Iterator[Follower]:
+    """Show the progress of one piece of work on stderr until the context ends."""
+    if not sys.stderr.isatty():
+        yield _PlainFollower(title)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as display:
+        push_live(lambda text: console.print(text, markup=False, highlight=False))
+        try:
+            yield _LiveFollower(display, display.add_task(title, total=None), title)
+        finally:
+            pop_live()
+
+
+class _LiveFollower:
+    def __init__(self, display: "RichProgress", task: "TaskID", title: str) -> None:
+        self._display, self._task, self._title = display, task, title
+
+    def phase(self, name: str) -> None:
+        self._display.update(self._task, description=f"{self._title}: {name}", completed=0, total=None)
+
+    def amount(self, done_bytes: int, total_bytes: int | None) -> None:
+        self._display.update(self._task, completed=done_bytes, total=total_bytes)
+
+
+class _PlainFollower:
+    def __init__(self, title: str) -> None:
+        self._title, self._next = title, time.monotonic() + _PLAIN_INTERVAL_SECONDS
+
+    def phase(self, name: str) -> None:
+        notice(f"{self._title}: {name}")
+
+    def amount(self, done_bytes: int, total_bytes: int | None) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _PLAIN_INTERVAL_SECONDS
+        of_total = f" of {size_text(total_bytes)}" if total_bytes else ""
+        notice(f"{self._title}: {size_text(done_bytes)}{of_total}")

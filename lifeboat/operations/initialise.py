@@ -1,0 +1,182 @@
+"""Starts an installation: a commented settings file, the state folder and the signing key."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from lifeboat import commands
+from lifeboat.errors import SettingsError
+from lifeboat.postgres.connections import ConnectionInfo
+from lifeboat.postgres.folders import check_reachable
+from lifeboat.settings.loading import load_settings
+from lifeboat.settings.root import Settings
+from lifeboat.storage.durable import write_durably
+from lifeboat.storage.signing import Signer
+
+_HEAD = """\
+# Settings of Lifeboat. Every setting can also come from the environment: LIFEBOAT_<SECTION>__<KEY>, which goes first.
+# A line like `#key = value` shows a default; a key that Lifeboat does not know is refused.
+# `lifeboat doctor` checks what is set here.
+"""
+# What nobody can guess a default for is shown by example.
+_EXAMPLES = {
+    "assets.roots": '["/srv/studio/assets"]',
+    "assets.query": "'''SELECT id, kind, path, size_bytes, sha256 FROM segments WHERE approved'''",
+    "drills.validation": (
+        "[{ name = 'there are characters', sql = 'SELECT count(*) FROM characters', expect = { minimum = 1 } }]"
+    ),
+    "configuration.sections": (
+        "{ roles = { sql = 'SELECT name, permissions FROM roles', key_columns = ['name'], table = 'roles' }, "
+        "hooks = { path = '/srv/studio/hooks', include = ['*.py'] } }"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """What `initialise` made."""
+
+    settings_file: Path
+    state_dir: Path
+    destination: Path
+    signing_key: Path
+    key_id: str
+
+
+def default_state_dir() -> Path:
+    """Where Lifeboat keeps its own files: the system's folder for root, below the home folder otherwise."""
+    return Path("/var/lib/lifeboat") if os.geteuid() == 0 else Path.home() / ".local/share/lifeboat"
+
+
+def initialise(
+    settings_file: Path, *, dsn: str | None, state_dir: Path, destination: Path | None = None
+) -> Initialised:
+    """Write the settings file and make the signing key; without `dsn` the platform is the embedded PostgreSQL.
+
+    An existing settings file is never replaced, an existing key is used. Raises SettingsError, FolderUnreachable,
+    ConnectionStringInvalid.
+    """
+    _refuse_existing(settings_file)
+    if dsn is not None:
+        ConnectionInfo.parse(dsn)
+    backups = destination or state_dir / "backups"
+    _make_state_dir(state_dir)
+    text = settings_text(dsn=dsn, state_dir=state_dir, destination=backups)
+    try:
+        settings_file.parent.mkdir(parents=True, exist_ok=True)
+        # It may hold a password.
+        write_durably(settings_file, text.encode(), mode=0o600, exclusive=True)
+    except FileExistsError:
+        _refuse_existing(settings_file)
+    except OSError as error:
+        raise SettingsError(f"cannot write {settings_file}: {error.strerror}") from error
+    try:
+        settings = load_settings(settings_file)
+    except SettingsError:
+        settings_file.unlink()
+        raise
+    signer = Signer.load_or_create(settings.signing_key_file)
+    return Initialised(settings_file, state_dir, backups, settings.signing_key_file, signer.key_id)
+
+
+def settings_text(*, dsn: str | None, state_dir: Path, destination: Path) -> str:
+    """A lifeboat.toml that works, with every other setting, its meaning and its default as comments."""
+    chosen: dict[str, object] = {
+        "state_dir": state_dir,
+        **({"platform.embedded": True} if dsn is None else {"platform.dsn": dsn}),
+        "backup.destination": "primary",
+    }
+    primary = f'[destinations.primary]\ntype = "filesystem"\npath = {_toml(destination)}'
+    model = Settings.model_fields["destinations"]
+    tables = "\n".join(_table("", Settings, chosen, skip={"destinations"}))
+    fields = _nested_model(model)
+    others = "\n".join(_keys("destinations.primary", fields, {}, skip={"type", "path"})) if fields else ""
+    return f"{_HEAD}\n{tables}\n# Where backups go: a table per destination.\n{primary}\n{others}\n"
+
+
+def _refuse_existing(settings_file: Path) -> None:
+    if settings_file.exists():
+        raise SettingsError(
+            f"{settings_file} exists already, and is left as it is",
+            hint="Edit it, or name another file with --config.",
+        )
+
+
+def _make_state_dir(state_dir: Path) -> None:
+    try:
+        if not state_dir.is_dir():
+            state_dir.mkdir(parents=True)
+            # The server's account has to pass through; what is private inside has rights of its own.
+            state_dir.chmod(0o711)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot create the state folder {state_dir}: {error.strerror}",
+            hint="Choose a folder that you may write to: `lifeboat init --state-dir PATH`.",
+        ) from error
+    check_reachable(state_dir, commands.effective_user(None))
+
+
+def _table(path: str, model: type[BaseModel], chosen: Mapping[str, object], skip: set[str]) -> Iterator[str]:
+    yield from _keys(path, model, chosen, skip)
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if name in skip or not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            continue
+        below = f"{path}.{name}" if path else name
+        yield ""
+        yield f"# {_first_line(inner)}"
+        yield f"[{below}]"
+        yield from _table(below, inner, chosen, set())
+
+
+def _keys(path: str, model: type[BaseModel], chosen: Mapping[str, object], skip: set[str]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if name in skip or (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            continue
+        full = f"{path}.{name}" if path else name
+        if field.description:
+            yield f"# {field.description.rstrip('.')}."
+        if full in chosen:
+            yield f"{name} = {_toml(chosen[full])}"
+        else:
+            yield f"#{name} ={_default(full, field)}"
+
+
+def _default(full: str, field: FieldInfo) -> str:
+    if full in _EXAMPLES:
+        return f" {_EXAMPLES[full]}"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return f" {_toml(value)}" if value is not None else "  # not set"
+
+
+def _nested_model(field: FieldInfo) -> type[BaseModel] | None:
+    arguments = getattr(field.annotation, "__args__", ())
+    found = arguments[-1] if arguments else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def _first_line(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").strip().splitlines()[0]
+
+
+def _toml(value: Any) -> str:  # noqa: ANN401 - whatever a setting's default is
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, Enum):
+        return _toml(value.value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{}" if not value else f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
+    # JSON's string escapes are a part of TOML's.
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,87 @@
+"""What is asked of a restored database before it counts as proven."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from lifeboat.operations.installation import Installation
+from lifeboat.operations.scratch_restores import Restored
+from lifeboat.postgres.connections import connect
+from lifeboat.storage.manifest import Fingerprint, Manifest
+from lifeboat.verification.comparison import compare
+from lifeboat.verification.fingerprints import take_fingerprint
+from lifeboat.verification.reading import check_structure, read_all_tables
+from lifeboat.verification.touched import touched_tables
+from lifeboat.verification.validation import run_validation
+
+
+@dataclass
+class Proof:
+    """Faults make a drill fail; notes say what could not be looked at."""
+
+    faults: list[str] = field(default_factory=list)
+    compared_tables: int = 0
+    not_compared: list[str] = field(default_factory=list)
+    validations: list[tuple[str, bool, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def prove(
+    installation: Installation,
+    manifest: Manifest,
+    restored: Restored,
+    phase: Callable[[str], AbstractContextManager[None]],
+) -> Proof:
+    """Compare the fingerprint, run the validation queries, read every table, check the structure."""
+    proof, drills = Proof(), installation.settings.drills
+    if manifest.fingerprint is None:
+        proof.faults.append(f"{manifest.label} has no fingerprint, so nothing can be compared")
+    else:
+        with phase("compare"):
+            _compare(installation, manifest.fingerprint, restored, proof)
+    with phase("validate"):
+        _validate(installation, restored, proof)
+    if drills.full_read:
+        with phase("read all"):
+            _read_all(restored, proof)
+    if drills.amcheck:
+        with phase("check structure"):
+            _check_structure(installation, restored, proof)
+    return proof
+
+
+def _compare(installation: Installation, expected: Fingerprint, restored: Restored, proof: Proof) -> None:
+    with connect(restored.connection, application_name="lifeboat drill", autocommit=True) as session:
+        touched = touched_tables(session, restored.touched) if restored.touched is not None else set()
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        actual = take_fingerprint(session, budget=installation.settings.drills.fingerprint, lsn=None)
+    comparison = compare(expected, actual, not_compared=touched)
+    proof.compared_tables = len(comparison.matched_tables)
+    proof.not_compared = [f"{item.table}: {item.reason}" for item in comparison.not_compared]
+    proof.notes += [*comparison.notes, *(f"changed while it was backed up: {d}" for d in comparison.changed_during_backup)]
+    proof.faults += [str(difference) for difference in comparison.differences]
+
+
+def _validate(installation: Installation, restored: Restored, proof: Proof) -> None:
+    drills = installation.settings.drills
+    with connect(restored.connection, application_name="lifeboat drill", autocommit=True) as session:
+        for result in run_validation(session, drills.validation, drills.validation_timeout_seconds):
+            answer = result.error or f"{result.value} (expected {result.expected})"
+            proof.validations.append((result.name, result.passed, answer))
+            if not result.passed:
+                proof.faults.append(f"validation query {result.name!r}: {answer}")
+
+
+def _read_all(restored: Restored, proof: Proof) -> None:
+    with connect(restored.connection, application_name="lifeboat drill", autocommit=True) as session:
+        reading = read_all_tables(session)
+    proof.faults += [str(fault) for fault in reading.faults]
+
+
+def _check_structure(installation: Installation, restored: Restored, proof: Proof) -> None:
+    result = check_structure(
+        installation.tools, restored.connection, timeout_seconds=installation.settings.drills.timeout_seconds
+    )
+    proof.faults += result.faults
+    if not result.available:
+        proof.notes.append("amcheck is not available in the restored server, so indexes were not checked by it")

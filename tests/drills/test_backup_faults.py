@@ -1,0 +1,274 @@
+"""What goes wrong while a backup is taken: a clear error, nothing that looks like a backup, the next run works."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from lifeboat.engines.engine import EngineFailed
+from lifeboat.operations.installation import Installation
+from lifeboat.operations.reconcile import reconcile
+from lifeboat.operations.restore_drill import DrillOrder, run_drill
+from lifeboat.operations.take_backup import BackupOrder, take_backup
+from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.connections import AuthenticationFailed, SourceUnavailable, connect
+from lifeboat.postgres.folders import give_to
+from lifeboat.postgres.lock import ClusterBusy
+from lifeboat.storage.destination import DestinationDenied, DestinationFull
+from lifeboat.storage.labels import backup_id
+from lifeboat.storage.manifest import BackupType
+from tests.support.installation import make_installation
+
+FULL = BackupOrder(BackupType.FULL)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount filesystems and drop rights")
+
+
+def slow(installation: Installation) -> Installation:
+    """The same installation with a base backup that takes a good second or more."""
+    settings = installation.settings
+    engines = settings.engines.model_copy(
+        update={
+            "basebackup": settings.engines.basebackup.model_copy(
+                update={"max_rate_kilobytes_per_second": 8192, "compression_level": 0}
+            )
+        }
+    )
+    return Installation(settings.model_copy(update={"engines": engines}))
+
+
+def with_destination(installation: Installation, path: Path) -> Installation:
+    """The same installation with another primary destination."""
+    settings = installation.settings
+    primary = settings.destinations["primary"].model_copy(update={"path": path})
+    destinations = {**settings.destinations, "primary": primary}
+    return Installation(settings.model_copy(update={"destinations": destinations}))
+
+
+def when_running(name: str, act: Callable[[psutil.Process], None]) -> threading.Thread:
+    """Do something to the first process of that name that a thread of ours has started."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for process in psutil.Process().children(recursive=True):
+                if process.name() == name:
+                    time.sleep(0.3)
+                    act(process)
+                    return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def assert_no_trace(installation: Installation) -> None:
+    """Nothing finished, nothing half-written, no process and no replication slot left behind."""
+    repository = installation.repository()
+    assert repository.labels() == []
+    assert repository.unfinished_labels() == []
+    tools = {"pg_basebackup", "pg_dump", "pg_dumpall", "tar"}
+    assert [p.name() for p in psutil.Process().children(recursive=True) if p.name() in tools] == []
+    with connect(installation.source, autocommit=True) as session:
+        slots = session.execute("SELECT count(*) FROM pg_replication_slots").fetchone()
+    assert slots == (0,)
+
+
+def assert_next_run_works(installation: Installation) -> None:
+    """A backup and its drill."""
+    backup = take_backup(installation, BackupOrder(BackupType.FULL))
+    assert run_drill(installation, DrillOrder(backup.label)).passed
+
+
+def row_status(installation: Installation, order: BackupOrder, engine: str = "basebackup") -> tuple[str, str | None]:
+    """What the catalog says of an ordered backup."""
+    row = installation.catalog.backups.get(backup_id(order.set_id, engine, order.type))
+    assert row is not None
+    return str(row.status), row.error
+
+
+def test_a_killed_pg_basebackup(installation: Installation) -> None:
+    order = BackupOrder(BackupType.FULL)
+    killer = when_running("pg_basebackup", lambda process: process.send_signal(signal.SIGKILL))
+    with pytest.raises(EngineFailed, match="killed by signal 9"):
+        take_backup(slow(installation), order)
+    killer.join()
+    assert_no_trace(installation)
+    status, error = row_status(installation, order)
+    assert status == "failed"
+    assert "signal 9" in str(error)
+    assert_next_run_works(installation)
+
+
+def test_a_killed_pg_dump(installation: Installation) -> None:
+    with connect(installation.source, autocommit=True) as session:
+        session.execute("CREATE TABLE public.big AS SELECT md5(i::text) FROM generate_series(1, 1500000) i")
+    order = BackupOrder(BackupType.LOGICAL, engine="pg_dump")
+    killer = when_running("pg_dump", lambda process: process.send_signal(signal.SIGKILL))
+    with pytest.raises(EngineFailed, match="killed by signal 9"):
+        take_backup(installation, order)
+    killer.join()
+    assert_no_trace(installation)
+    assert row_status(installation, order, "pg_dump")[0] == "failed"
+
+
+def test_a_killed_process_of_ours(installation: Installation, tmp_path: Path) -> None:
+    """The row says running until reconciling finds the truth; the half-written folder goes with the next backup."""
+    order = BackupOrder(BackupType.FULL)
+    slowed = slow(installation)
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        take_backup(slowed, order)
+        os._exit(0)
+    _wait_until(lambda: any(p.name() == "pg_basebackup" for p in psutil.Process(pid).children(recursive=True)))
+    tool = next(p for p in psutil.Process(pid).children(recursive=True) if p.name() == "pg_basebackup")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    _wait_until(lambda: not tool.is_running() or tool.status() == psutil.STATUS_ZOMBIE)
+    assert installation.repository().labels() == []
+    assert row_status(installation, order)[0] == "running"
+    _wait_until(lambda: _unlocked(installation))
+    from datetime import timedelta
+
+    report = reconcile(installation, grace=timedelta(0))
+    assert [status for _, status in report.repaired] == ["crashed"]
+    assert row_status(installation, order)[0] == "crashed"
+    assert_next_run_works(installation)
+    assert installation.repository().unfinished_labels() == []
+
+
+def _unlocked(installation: Installation) -> bool:
+    from lifeboat.postgres.lock import is_locked
+
+    return is_locked(installation.source, "studio") is None
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+@contextmanager
+def small_mount(path: Path, megabytes: int, owner: str | None) -> Iterator[Path]:
+    """A tmpfs of that size."""
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "lifeboat", str(path)], check=True)
+    try:
+        give_to(path, owner)
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@needs_root
+@pytest.mark.parametrize("engine", ["basebackup", "pg_dump"])
+def test_a_full_destination(installation: Installation, reachable_tmp: Path, engine: str) -> None:
+    with connect(installation.source, autocommit=True) as session:
+        session.execute(
+            "CREATE TABLE public.big AS SELECT string_agg(md5((i * j)::text), '') AS t "
+            "FROM generate_series(1, 3000) i, generate_series(1, 100) j GROUP BY i"
+        )
+    kind = BackupType.FULL if engine == "basebackup" else BackupType.LOGICAL
+    order = BackupOrder(kind, engine=engine)
+    with small_mount(reachable_tmp / "small", 3, installation.run_as) as path:
+        narrow = with_destination(installation, path)
+        with pytest.raises(DestinationFull):
+            take_backup(narrow, order)
+        assert_no_trace(narrow)
+        assert row_status(installation, order, engine)[0] == "failed"
+    assert_next_run_works(installation)
+
+
+@needs_root
+def test_a_destination_without_rights(installation: Installation, reachable_tmp: Path) -> None:
+    closed = reachable_tmp / "closed"
+    closed.mkdir(mode=0o700)
+    order = BackupOrder(BackupType.FULL)
+    with pytest.raises(DestinationDenied, match="cannot write") as caught:
+        take_backup(with_destination(installation, closed), order)
+    assert caught.value.hint
+    assert list(closed.iterdir()) == []
+    assert row_status(installation, order)[0] == "failed"
+
+
+def test_space_that_runs_out_below_the_minimum_stops_the_backup(installation: Installation) -> None:
+    settings = installation.settings
+    primary = settings.destinations["primary"].model_copy(update={"minimum_free_bytes": 10**15})
+    destinations = {**settings.destinations, "primary": primary}
+    greedy = Installation(settings.model_copy(update={"destinations": destinations}))
+    with pytest.raises(DestinationFull, match="keeps 1,000,000,000,000,000 free"):
+        take_backup(greedy, BackupOrder(BackupType.FULL))
+    assert_no_trace(installation)
+
+
+def test_a_wrong_password(installation: Installation, platform_home: Path, pg_tools: PgTools) -> None:
+    port = "5432"
+    with connect(installation.source, autocommit=True) as session:
+        session.execute("DROP ROLE IF EXISTS keyed")
+        session.execute("CREATE ROLE keyed LOGIN SUPERUSER PASSWORD 'right'")
+        hba = session.execute("SHOW hba_file").fetchone()
+        assert hba is not None
+        original = Path(hba[0]).read_text()
+        Path(hba[0]).write_text("local all keyed scram-sha-256\nlocal replication keyed scram-sha-256\n" + original)
+        session.execute("SELECT pg_reload_conf()")
+    try:
+        dsn = f"host={installation.source.host} port={port} dbname=studio user=keyed password=hunter2-secret"
+        platform = {"cluster": "studio", "dsn": dsn, "bin_dir": pg_tools.bin_dir}
+        wrong = make_installation(platform_home, pg_tools, platform=platform)
+        time.sleep(0.5)
+        with pytest.raises(AuthenticationFailed) as caught:
+            take_backup(wrong, BackupOrder(BackupType.FULL))
+        assert "hunter2-secret" not in str(caught.value)
+    finally:
+        Path(hba[0]).write_text(original)
+        with connect(installation.source, autocommit=True) as session:
+            session.execute("SELECT pg_reload_conf()")
+
+
+def test_a_server_that_is_down(platform_home: Path, pg_tools: PgTools, reachable_tmp: Path) -> None:
+    platform = {"cluster": "studio", "dsn": f"host={reachable_tmp} dbname=studio", "bin_dir": pg_tools.bin_dir}
+    gone = make_installation(reachable_tmp, pg_tools, platform=platform)
+    with pytest.raises(SourceUnavailable):
+        take_backup(gone, BackupOrder(BackupType.FULL))
+
+
+def test_a_catalog_that_is_down_does_not_stop_a_backup(installation: Installation, reachable_tmp: Path) -> None:
+    settings = installation.settings
+    catalog = type(settings.catalog)(dsn=f"host={reachable_tmp} dbname=nothing", connect_timeout_seconds=1)
+    without = Installation(settings.model_copy(update={"catalog": catalog}))
+    backup = take_backup(without, BackupOrder(BackupType.FULL))
+    assert installation.catalog.backups.get(backup.id) is None
+    assert reconcile(installation).adopted == [backup.label]
+    row = installation.catalog.backups.get(backup.id)
+    assert row is not None
+    assert (row.status, row.label, row.size_bytes) == ("completed", backup.label, backup.size_bytes)
+
+
+def test_a_second_backup_refuses_or_waits(installation: Installation) -> None:
+    settings = installation.settings
+    refusing = Installation(
+        settings.model_copy(update={"backup": settings.backup.model_copy(update={"when_locked": "refuse"})})
+    )
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(take_backup, slow(installation), BackupOrder(BackupType.FULL))
+        _wait_until(lambda: not _unlocked(installation))
+        order = BackupOrder(BackupType.LOGICAL, engine="pg_dump", set_id=uuid4())
+        with pytest.raises(ClusterBusy, match="another backup of cluster studio is running"):
+            take_backup(refusing, order)
+        assert row_status(installation, order, "pg_dump")[0] == "skipped"
+        waited = take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
+        assert waited.started_at >= first.result().completed_at
+    labels = installation.repository().labels()
+    assert len(labels) == 2

@@ -1,0 +1,122 @@
+"""Restore drills prove equality: what differs is named, what may differ does not fail, and nothing is disturbed."""
+
+from pathlib import Path
+
+import pytest
+from psycopg import sql
+
+from lifeboat.operations.installation import Installation
+from lifeboat.operations.restore_drill import DrillOrder, run_drill
+from lifeboat.operations.take_backup import BackupOrder, take_backup
+from lifeboat.postgres.connections import ConnectionInfo, connect
+from lifeboat.settings.drills import ValidationQuery
+from lifeboat.storage.manifest import BackupType
+
+BOTH = pytest.mark.parametrize(
+    ("engine", "kind"), [("basebackup", BackupType.FULL), ("pg_dump", BackupType.LOGICAL)], ids=["basebackup", "pg_dump"]
+)
+DAMAGE = [
+    ("UPDATE public.segments SET body = 'x' WHERE id = 7", "table public.segments: content differs"),
+    ("DELETE FROM public.segments WHERE id = 7", "public.segments"),
+    ("INSERT INTO public.characters VALUES (9999, 'new')", "public.characters"),
+    ("ALTER TABLE public.characters ADD COLUMN extra int", "public.characters"),
+    ("DROP TABLE public.segments", "public.segments"),
+    ("CREATE INDEX more ON public.segments (body)", "more"),
+]
+
+
+def listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Every file below a folder with size and time."""
+    return sorted(
+        (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()
+    )
+
+
+def archive_of(installation: Installation) -> Path:
+    """The WAL archive's folder."""
+    return installation.destination("wal").path / "studio" / "wal"
+
+
+@BOTH
+def test_a_sound_backup_passes_and_becomes_verified(installation: Installation, engine: str, kind: BackupType) -> None:
+    """With a stale materialized view, a moved sequence, an unlogged and a foreign table (tests/support/installation)."""
+    backup = take_backup(installation, BackupOrder(kind, engine=engine))
+    with connect(installation.source, autocommit=True) as session:
+        session.execute("SELECT nextval('public.numbers') FROM generate_series(1, 50)")
+    before = listing(archive_of(installation))
+    report = run_drill(installation, DrillOrder())
+    assert report.faults == []
+    assert report.compared_tables >= 2
+    assert {line.partition(":")[0] for line in report.not_compared} >= {"public.cache", "public.counts", "public.remote"}
+    assert listing(archive_of(installation)) == before
+    assert installation.repository().load(backup.label).state.verified
+    row = installation.catalog.backups.get(backup.id)
+    assert row is not None
+    assert row.verified
+    assert list(installation.settings.scratch_dir.glob("scratch-*")) == []
+
+
+@BOTH
+@pytest.mark.parametrize(("damage", "named"), DAMAGE, ids=[named for _, named in DAMAGE])
+def test_a_difference_fails_the_drill_and_is_named(
+    installation: Installation, engine: str, kind: BackupType, damage: str, named: str
+) -> None:
+    backup = take_backup(installation, BackupOrder(kind, engine=engine))
+
+    def hurt(restored: ConnectionInfo) -> None:
+        with connect(restored, autocommit=True) as session:
+            session.execute(sql.SQL(damage))
+
+    report = run_drill(installation, DrillOrder(on_restored=hurt))
+    assert not report.passed
+    assert any(named in fault for fault in report.faults)
+    assert not installation.repository().load(backup.label).state.verified
+
+
+def test_a_dump_restores_into_a_temporary_database_that_is_gone_afterwards(installation: Installation) -> None:
+    take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
+    report = run_drill(installation, DrillOrder(target="database"))
+    assert report.faults == []
+    with connect(installation.source, autocommit=True) as session:
+        left = session.execute("SELECT count(*) FROM pg_database WHERE datname LIKE 'lifeboat_drill_%'").fetchone()
+    assert left == (0,)
+
+
+def test_validation_queries_decide_too(installation: Installation) -> None:
+    take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
+    queries = [
+        ValidationQuery.model_validate(
+            {"name": "characters", "sql": "SELECT count(*) FROM public.characters", "expect": {"equals": 501}}
+        ),
+        ValidationQuery.model_validate(
+            {"name": "wrong", "sql": "SELECT count(*) FROM public.segments", "expect": {"maximum": 5}}
+        ),
+    ]
+    drills = installation.settings.drills.model_copy(update={"validation": queries})
+    asking = Installation(installation.settings.model_copy(update={"drills": drills}))
+    report = run_drill(asking, DrillOrder())
+    assert [(name, passed) for name, passed, _ in report.validations] == [("characters", True), ("wrong", False)]
+    assert len(report.faults) == 1
+    assert "wrong" in report.faults[0]
+
+
+def test_a_bit_flipped_in_storage_fails_the_drill_and_names_the_object(installation: Installation) -> None:
+    backup = take_backup(installation, BackupOrder(BackupType.FULL))
+    path = Path(backup.location) / "base" / "base.tar.gz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    report = run_drill(installation, DrillOrder())
+    assert not report.passed
+    assert "base/base.tar.gz is not what was backed up" in report.faults[0]
+    assert list(installation.settings.scratch_dir.glob("scratch-*")) == []
+
+
+def test_writes_during_the_backup_are_not_compared_and_the_rest_is(installation: Installation) -> None:
+    with connect(installation.source) as writer:
+        writer.execute("INSERT INTO public.segments VALUES (100001, 1, 'open while the backup runs')")
+        take_backup(installation, BackupOrder(BackupType.FULL))
+        writer.commit()
+    report = run_drill(installation, DrillOrder())
+    assert report.faults == []
+    assert any(line.startswith("public.segments") for line in report.not_compared)
