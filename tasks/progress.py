@@ -44,6 +44,10 @@ class ProgressBar:
         """Move the bar; may be called as often as one likes, from any thread."""
         self._shown = (max(0.0, min(100.0, round(percent, 1))), f"{self._title}: {note}" if note else self._title)
 
+    def note(self, text: str) -> None:
+        """Say how far work of unknown length is: the words change, the bar does not move."""
+        self.show(self._shown[0], text)
+
     def _send(self) -> None:
         try:
             with get_client(sync_client=True) as client:

@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 _GAP = "  "
@@ -75,6 +74,7 @@ _STYLES = {
     "crashed": "red",
     "damaged": "bold red",
 }
+_ANSI = {"green": 32, "yellow": 33, "dim": 2, "red": 31}
 
 
 def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
@@ -87,31 +87,11 @@ def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: S
         say(_GAP.join(cells).rstrip())
 
 
-def size_text(size_bytes: int | None) -> str:
-    """A size as people read it: `1.5 GB` (decimal units), `?` for an unknown one."""
-    if size_bytes is None:
-        return "?"
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(size) < 999.5 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" or abs(size) >= 99.95 else f"{size:.1f} {unit}"
-
-
-def time_text(moment: datetime | None) -> str:
-    """A moment in UTC, to the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if moment is not None else ""
-
-
-def duration_text(seconds: float | None) -> str:
-    """A duration as people read it: `4.2 s`, `3 min 05 s`, `2 h 07 min`."""
-    if seconds is None:
-        return ""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+def mark(status: str, width: int = 0) -> str:
+    """A status word, in its colour on a terminal, padded to `width`."""
+    colour = _ANSI.get(_STYLES.get(status, "").rpartition(" ")[2]) if sys.stdout.isatty() else None
+    padded = status.ljust(width)
+    return f"\x1b[{colour}m{padded}\x1b[0m" if colour else padded
 
 
 class LogLines(logging.Handler):

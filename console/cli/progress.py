@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from console.cli.output import notice, pop_live, push_live, size_text
+from console.cli.output import notice, pop_live, push_live
+from tasks.figures import size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

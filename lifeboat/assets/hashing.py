@@ -96,18 +96,20 @@ class FileReader:
                 reading = self._read(descriptor, found, record)
             finally:
                 os.close(descriptor)
-            finding = _judge(record, reading)
-            if finding is None or reading.steady or attempt == _ATTEMPTS:
-                return finding
+            if reading is None:
+                return None
+            if reading.steady or attempt == _ATTEMPTS:
+                return _judge(record, reading)
         raise AssertionError("unreachable")
 
-    def _read(self, descriptor: int, found: os.stat_result, record: AssetRecord) -> _Reading:
+    def _read(self, descriptor: int, found: os.stat_result, record: AssetRecord) -> _Reading | None:
+        """None when the file is what the record says."""
         expected = record.size_bytes
         if expected is not None and found.st_size != expected:
             return _Reading(found.st_size, None, steady=True)
         digest = self._hash(descriptor, found.st_size)
-        if digest == record.sha256:
-            return _Reading(found.st_size, digest, steady=True)
+        if record.sha256 is None or digest == record.sha256:
+            return None
         after = os.fstat(descriptor)
         steady = (after.st_size, after.st_mtime_ns) == (found.st_size, found.st_mtime_ns)
         return _Reading(after.st_size, digest, steady)
@@ -128,14 +130,12 @@ class FileReader:
         return digest.hexdigest()
 
 
-def _judge(record: AssetRecord, reading: _Reading) -> Finding | None:
+def _judge(record: AssetRecord, reading: _Reading) -> Finding:
     size_bytes, sha256 = reading.size_bytes, reading.sha256
     if record.size_bytes is not None and size_bytes != record.size_bytes:
         detail = f"has {size_bytes:,} bytes, the database says {record.size_bytes:,}"
-    elif record.sha256 is not None and sha256 != record.sha256:
-        detail = f"has the SHA-256 {str(sha256)[:12]}…, the database says {record.sha256[:12]}…"
     else:
-        return None
+        detail = f"has the SHA-256 {str(sha256)[:12]}…, the database says {str(record.sha256)[:12]}…"
     if not reading.steady:
         detail += "; it was being written"
     return _finding(record, FindingKind.CORRUPT, detail, size_bytes=size_bytes, sha256=sha256)

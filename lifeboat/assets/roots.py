@@ -44,6 +44,7 @@ class AssetRoots:
         if not paths:
             raise ValueError("an asset check needs a root")
         self._roots = [_inspect(path, mount=mount) for path in paths]
+        self._real_paths = tuple(root.real_path for root in self._roots)
 
     def require_unchanged(self) -> None:
         """Raise AssetRootMissing when a root is no longer what it was at the start."""
@@ -59,27 +60,28 @@ class AssetRoots:
         if not path or "\0" in path:
             raise PathRefused("is no file name")
         for root in self._roots:
+            # Where it leads, by `..`, links or a leading slash, is checked on what was opened.
+            full_path = path if path[0] == "/" else f"{root.path}/{path}"
             try:
-                # join() lets an absolute path be itself; where it leads is checked on what was opened.
-                descriptor = os.open(os.path.join(root.path, path), _OPEN_FLAGS)
+                descriptor = os.open(full_path, _OPEN_FLAGS)
             except OSError as error:
-                self._require_inside(root, path)
+                self._require_inside(full_path)
                 if error.errno not in _ABSENT:
                     raise
                 continue
-            if self._contains(_opened_path(descriptor)):
+            if self._contains(_opened_path(descriptor, full_path)):
                 return descriptor
             os.close(descriptor)
             raise PathRefused("leads out of the asset roots")
         raise FileAbsent(errno.ENOENT, "is not there")
 
-    def _require_inside(self, root: _Root, path: str) -> None:
+    def _require_inside(self, full_path: str) -> None:
         with suppress(OSError):
-            if not self._contains(os.path.realpath(os.path.join(root.path, path))):
+            if not self._contains(os.path.realpath(full_path)):
                 raise PathRefused("leads out of the asset roots")
 
     def _contains(self, real_path: str) -> bool:
-        return any(real_path.startswith(root.real_path) for root in self._roots)
+        return real_path.startswith(self._real_paths)
 
 
 def _inspect(path: Path, *, mount: bool) -> _Root:
@@ -96,12 +98,12 @@ def _inspect(path: Path, *, mount: bool) -> _Root:
     return _Root(str(path), os.path.join(os.path.realpath(path), ""), found.st_dev, found.st_ino)
 
 
-def _opened_path(descriptor: int) -> str:
-    # What was really opened, whatever symlinks lead there and whoever changes them meanwhile.
+def _opened_path(descriptor: int, path: str) -> str:
+    # What was really opened, whatever symlinks lead there and whoever changes them meanwhile. A bare chroot has no /proc.
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}")
-    except OSError as error:
-        raise PathRefused("cannot be told to lie in the asset roots (/proc is not mounted)") from error
+    except OSError:
+        return os.path.realpath(path)
 
 
 def describe_type(mode: int) -> str:

@@ -174,7 +174,7 @@ class BackupStore:
 
     def _write(self, statement: Insert | Update) -> bool:
         with self._database.begin() as connection:
-            return connection.execute(statement).rowcount > 0
+            return connection.execute(statement.returning(Backup.id)).first() is not None
 
 
 def _named(reference: str) -> ColumnElement[bool]:

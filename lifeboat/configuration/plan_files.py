@@ -39,7 +39,7 @@ class FilesPlanner:
     def _action(self, item: FileItem) -> FileAction | None:
         now = look_at(self._root, item.path)
         self._digest.update(f"{item.path} {now.record.model_dump_json() if now is not None else '-'}\n".encode())
-        wanted = self._safe(item)
+        wanted = item if now == item else self._safe(item)
         if now == wanted:
             self._unchanged_count += 1
             return None

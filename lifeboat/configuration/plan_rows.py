@@ -1,7 +1,7 @@
 """Plans the changes of one table: archived rows against the live rows with the same keys."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import psycopg
@@ -10,7 +10,7 @@ from lifeboat.configuration.content import Key, RowsSection, label_of
 from lifeboat.configuration.diff import diff_fields
 from lifeboat.configuration.export import bounds_of, read_query_section
 from lifeboat.configuration.filling import Filling, is_redacted
-from lifeboat.configuration.index import REDACTED, ConfigurationError, Finding, Target
+from lifeboat.configuration.index import REDACTED, ConfigurationError, Finding
 from lifeboat.configuration.jsontext import Row, parse, render_row
 from lifeboat.configuration.plan import RowChange, RowsPlan
 from lifeboat.configuration.redaction import Redactor
@@ -41,7 +41,7 @@ class RowsPlanner:
         self._connection, self._settings, self._name = connection, settings, name
         self._archived, self._section = archived, section
         self._table: Table = describe_table(connection, section.table)
-        self._target = target_of(name, self._table, self._writable(archived), archived.key_columns)
+        self._target = target_of(name, self._table, list(archived.columns), archived.key_columns)
         self._redactor = Redactor(settings.redact, settings.keep)
         self._digest = hashlib.sha256(self._table.qualified_name.encode())
         self.notes: list[Finding] = []
@@ -71,10 +71,6 @@ class RowsPlanner:
             self._name, self._target, self._archived.key_columns, tuple(inserts), tuple(updates), tuple(removals),
             unchanged_count,
         )  # fmt: skip
-
-    def _writable(self, archived: RowsSection) -> list[str]:
-        # A generated column's value follows from the others; its name may be in the query all the same.
-        return list(archived.columns)
 
     def _insert(self, key: Key, row: Row) -> RowChange | None:
         label, values, columns = label_of(key), {}, []
@@ -146,7 +142,7 @@ class RowsPlanner:
                 return True
         return False
 
-    def _note_state(self, rows: Collection[Row] | Sequence[Row]) -> None:
+    def _note_state(self, rows: Collection[Row]) -> None:
         for row in rows:
             self._digest.update(render_row(row).encode() + b"\n")
 

@@ -33,8 +33,8 @@ def plan_apply(  # noqa: PLR0913 - the choices of an administrator
 ) -> ApplyPlan:
     """What applying the archive would change; nothing is changed.
 
-    Queries, tables and folders come from the settings, never from the archive; `folders` names other folders, `only` the
-    sections to apply, and `prune` also removes what the archive has not. Raises ConfigurationError.
+    Queries, tables and folders come from the settings, never from the archive; `folders` names other folders, `only`
+    the sections to apply, and `prune` also removes what the archive has not. Raises ConfigurationError.
     """
     timeout_seconds = settings.statement_timeout_seconds
     with snapshot(connection, search_path=settings.search_path, statement_timeout_seconds=timeout_seconds):
@@ -73,7 +73,7 @@ def plan_inside(  # noqa: PLR0913
 
 
 class _Planner:
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         archive: Archive,
         connection: psycopg.Connection[Any],

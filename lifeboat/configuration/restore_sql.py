@@ -1,11 +1,10 @@
-"""Restoring with stock tools: `restore.sql`, which psql alone can run, and the steps of the manifest."""
+"""`restore.sql` in the archive: psql alone writes the rows back with it."""
 
 from collections.abc import Sequence
 
 from psycopg import sql
 
-from lifeboat.configuration.index import ARCHIVE_NAME, REDACTED, RESTORE_SQL_NAME, ArchiveIndex, SectionIndex, Target
-from lifeboat.storage.manifest import RestoreStep
+from lifeboat.configuration.index import REDACTED, ArchiveIndex, SectionIndex, Target
 
 _HEAD = """\
 -- Writes the rows of this configuration archive back with psql (15 or later) alone: nothing is removed.
@@ -118,51 +117,3 @@ def raise_sequences(target: Target) -> list[sql.Composed]:
 
 def _joined(between: str, form: str, columns: list[str]) -> sql.Composable:
     return sql.SQL(between).join(sql.SQL(form).format(sql.Identifier(column)) for column in columns)
-
-
-def restore_steps(index: ArchiveIndex) -> list[RestoreStep]:
-    """How to restore with tar and psql: `BACKUP` is the backup's folder, `TARGET` an empty one, `DATABASE` a DSN."""
-    steps = [
-        RestoreStep(
-            title="Unpack the configuration archive; index.json says what is in it",
-            commands=[
-                'mkdir -p "$TARGET"',
-                f'tar --no-same-owner -xzpf "$BACKUP/{ARCHIVE_NAME}" -C "$TARGET"',
-            ],
-        )
-    ]
-    tables = [name for name, section in index.sections.items() if section.target is not None]
-    if tables:
-        steps.append(
-            RestoreStep(
-                title=f"Write the rows back ({', '.join(tables)}); DATABASE is the platform's connection string",
-                commands=[
-                    'cd "$TARGET" && psql -X -v ON_ERROR_STOP=1 --single-transaction -d "$DATABASE"'
-                    f" -f {RESTORE_SQL_NAME}"
-                ],
-            )
-        )
-    for name, section in index.sections.items():
-        if section.source == "folder" and section.files and section.path:
-            folder = f"{name.upper()}_DIR"
-            chosen = f'test -n "${{{folder}-}}" || {folder}={_quoted(section.path)}'
-            copied = f'mkdir -p "${folder}" && cp -a "$TARGET/files/{name}/." "${folder}"'
-            steps.append(
-                RestoreStep(
-                    title=f"Copy the files of {name} back, to {section.path} unless {folder} names another folder",
-                    commands=[f"{chosen}; {copied}"],
-                )
-            )
-    by_hand = [name for name, section in index.sections.items() if section.source in {"server", "roles", "lifeboat"}]
-    if by_hand:
-        commands = ['ls -R "$TARGET/files"'] + [
-            f'cat "$TARGET/sections/{name}.json"' for name in by_hand if not index.sections[name].has_files
-        ]
-        steps.append(
-            RestoreStep(title=f"Compare by hand and fill in what was redacted: {', '.join(by_hand)}", commands=commands)
-        )
-    return steps
-
-
-def _quoted(path: str) -> str:
-    return "'" + path.replace("'", "'\\''") + "'"

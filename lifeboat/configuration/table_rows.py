@@ -1,4 +1,4 @@
-"""Statements about the rows of one table that are named by their keys; values travel as JSON, as `restore.sql` reads them."""
+"""Statements about rows named by their keys; values travel as JSON, read the same way as in `restore.sql`."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

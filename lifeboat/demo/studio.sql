@@ -155,7 +155,7 @@ CREATE TABLE studio.activity_log (
     action text NOT NULL,
     subject text NOT NULL
 );
-CREATE INDEX activity_log_time_idx ON studio.activity_log USING brin (happened_at);
+CREATE INDEX activity_log_time_idx ON studio.activity_log USING brin (happened_at); -- codespell:ignore brin
 CREATE UNLOGGED TABLE studio.render_cache (
     cache_key text PRIMARY KEY,
     payload bytea NOT NULL,

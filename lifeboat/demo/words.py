@@ -11,7 +11,7 @@ PROJECTS = (
     ("the-quiet-archive", "The Quiet Archive", "Meridian Learning"),
 )
 FIRST_NAMES = (
-    "Amara", "Bruno", "Chidi", "Dilara", "Elin", "Farid", "Greta", "Hiro", "Ines", "Jonas", "Kavya", "Leo", "Mina",
+    "Amara", "Bruno", "Chidi", "Dilara", "Elin", "Farid", "Greta", "Hiro", "Irene", "Jonas", "Kavya", "Leo", "Mina",
     "Noor", "Otto", "Priya", "Quentin", "Rosa", "Sami", "Tove", "Ulla", "Viktor", "Wren", "Ximena", "Yusuf", "Zofia",
 )  # fmt: skip
 LAST_NAMES = (

@@ -17,7 +17,7 @@ def check_catalog(installation: Installation, facts: SourceFacts | None) -> Iter
         yield skipped("catalog", "it is in the platform's database, which cannot be asked now")
         return
     try:
-        installation.catalog.check()
+        installation.catalog.ping()
     except CatalogUnavailable as error:
         yield failed("catalog", error.message, error.hint or "Start its server.")
         return

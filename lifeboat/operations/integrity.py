@@ -37,5 +37,5 @@ def check_backup(repository: BackupRepository, manifest: Manifest) -> list[str]:
 
 
 def _base_backup_faults(folder: Path) -> list[str]:
-    archives = sorted(path for path in folder.iterdir() if ".tar" in path.suffixes)
-    return [str(fault) for fault in check_tar(archives, folder / "backup_manifest")]
+    archives = {path.name: path for path in sorted(folder.iterdir()) if ".tar" in path.suffixes}
+    return [str(problem) for problem in check_tar(archives, folder / "backup_manifest").problems]

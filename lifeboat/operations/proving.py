@@ -10,7 +10,7 @@ from lifeboat.postgres.connections import connect
 from lifeboat.storage.manifest import Fingerprint, Manifest
 from lifeboat.verification.comparison import compare
 from lifeboat.verification.fingerprints import take_fingerprint
-from lifeboat.verification.reading import check_structure, read_all_tables
+from lifeboat.verification.reading import AmcheckStatus, check_structure, read_tables
 from lifeboat.verification.touched import touched_tables
 from lifeboat.verification.validation import run_validation
 
@@ -74,14 +74,16 @@ def _validate(installation: Installation, restored: Restored, proof: Proof) -> N
 
 def _read_all(restored: Restored, proof: Proof) -> None:
     with connect(restored.connection, application_name="lifeboat drill", autocommit=True) as session:
-        reading = read_all_tables(session)
-    proof.faults += [str(fault) for fault in reading.faults]
+        reading = read_tables(session)
+    proof.faults += [f"table {problem.table} cannot be read: {problem.error}" for problem in reading.problems]
 
 
 def _check_structure(installation: Installation, restored: Restored, proof: Proof) -> None:
     result = check_structure(
         installation.tools, restored.connection, timeout_seconds=installation.settings.drills.timeout_seconds
     )
-    proof.faults += result.faults
-    if not result.available:
-        proof.notes.append("amcheck is not available in the restored server, so indexes were not checked by it")
+    proof.faults += [f"pg_amcheck: {problem}" for problem in result.problems]
+    if result.status is AmcheckStatus.FAILED and not result.problems:
+        proof.faults.append("pg_amcheck found a problem and did not name it")
+    if result.reason is not None:
+        proof.notes.append(f"pg_amcheck did not run: {result.reason}")

@@ -25,6 +25,7 @@ from lifeboat.postgres.folders import check_reachable, create_file, socket_dir_f
 
 _SUMMARIES_SINCE = 17
 _PASSWORD_BYTES = 24
+_DRAFT_PREFIX = "draft-"
 _RELOAD_WAIT_SECONDS = 10.0
 _RELOAD_POLL_SECONDS = 0.05
 
@@ -122,8 +123,9 @@ class EmbeddedServer:
         return {**settings, **self.settings}
 
     def _make_state_dir(self, user: str | None) -> None:
-        if not self.state_dir.is_dir():
-            self.state_dir.mkdir(parents=True)
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        # While it is empty, so that a second starter never sees it closed.
+        if not any(self.state_dir.iterdir()):
             # The server's account has to pass through; what is private inside has rights of its own.
             self.state_dir.chmod(0o711)
         check_reachable(self.state_dir, user)
@@ -139,6 +141,7 @@ class EmbeddedServer:
             os.close(descriptor)
 
     def _create(self, cluster: Cluster) -> None:
+        self._remove_drafts()
         version_file = cluster.data_dir / "PG_VERSION"
         if not cluster.data_dir.exists():
             self._init(cluster)
@@ -150,11 +153,10 @@ class EmbeddedServer:
             )
 
     def _init(self, cluster: Cluster) -> None:
-        # Under another name until it has a password: a killed initdb leaves nothing that looks finished.
-        draft = Cluster(self.state_dir / "data.new", cluster.tools, cluster.socket_dir, cluster.port)
-        if draft.data_dir.exists():
-            draft.stop(mode="immediate")
-            shutil.rmtree(draft.data_dir)
+        # Under another name until it has a password: a killed creation leaves nothing that looks finished. And under
+        # a new name each time: the initdb of a killed starter removes its folder while it dies.
+        name = f"{_DRAFT_PREFIX}{secrets.token_hex(4)}"
+        draft = Cluster(self.state_dir / name, cluster.tools, cluster.socket_dir, cluster.port)
         draft.init(auth_host="scram-sha-256")
         draft.write_settings({"listen_addresses": ""})
         draft.start()
@@ -164,6 +166,15 @@ class EmbeddedServer:
             draft.stop()
         draft.log_path.unlink(missing_ok=True)
         draft.data_dir.rename(cluster.data_dir)
+
+    def _remove_drafts(self) -> None:
+        for left in self.state_dir.glob(f"{_DRAFT_PREFIX}*"):
+            if left.is_dir():
+                postmaster.end_servers_in(left)
+                # What a dying initdb removes at the same moment is no error; the rest goes at the next start.
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
     def _set_password(self, cluster: Cluster) -> None:
         password = secrets.token_urlsafe(_PASSWORD_BYTES)

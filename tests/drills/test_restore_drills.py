@@ -57,7 +57,7 @@ def test_a_sound_backup_passes_and_becomes_verified(installation: Installation, 
 
 
 @BOTH
-@pytest.mark.parametrize(("damage", "named"), DAMAGE, ids=[named for _, named in DAMAGE])
+@pytest.mark.parametrize(("damage", "named"), DAMAGE, ids=["update", "delete", "insert", "column", "drop", "index"])
 def test_a_difference_fails_the_drill_and_is_named(
     installation: Installation, engine: str, kind: BackupType, damage: str, named: str
 ) -> None:

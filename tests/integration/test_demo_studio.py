@@ -80,7 +80,8 @@ def test_the_studio_is_complete_on_each_version(each_database: str, tmp_path: Pa
 def test_the_schema_has_what_backups_get_wrong(fresh_database: str, studio: StudioSummary) -> None:
     kinds = query(
         fresh_database,
-        "SELECT DISTINCT relkind::text || relpersistence::text FROM pg_class WHERE relnamespace = 'studio'::regnamespace",
+        "SELECT DISTINCT relkind::text || relpersistence::text FROM pg_class"
+        " WHERE relnamespace = 'studio'::regnamespace",
     )
     stale = query(
         fresh_database,

@@ -3,8 +3,11 @@
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import AuthenticationFailed, connect
 from lifeboat.postgres.embedded import EmbeddedServer, WrongServerVersion
 from lifeboat.postgres.folders import FolderUnreachable
-from lifeboat.postgres.postmaster import running_pid
+from lifeboat.postgres.postmaster import processes_in
 from tests.support.network import free_port
 
 
@@ -105,16 +108,34 @@ def test_two_starters_at_once_get_one_server(server: EmbeddedServer) -> None:
     assert pids[0] is not None
 
 
-def test_an_interrupted_creation_is_begun_again(server: EmbeddedServer) -> None:
-    draft = server.state_dir / "data.new"
-    server.state_dir.mkdir(mode=0o711)
-    draft.mkdir()
-    (draft / "PG_VERSION").write_text("18\n")
+_STARTER = (
+    "import sys; from pathlib import Path; from lifeboat.postgres.embedded import EmbeddedServer;"
+    "EmbeddedServer(Path(sys.argv[1]), bin_dir=Path(sys.argv[2])).start()"
+)
+
+
+@pytest.mark.parametrize("reached", ["postmaster.pid", "PG_VERSION", "base/5", "lifeboat.conf"])
+def test_a_creation_that_is_killed_is_begun_again(server: EmbeddedServer, reached: str) -> None:
+    """Killed with `kill -9` as soon as a file of the draft is there: inside initdb, and after it."""
+    argv = [sys.executable, "-c", _STARTER, str(server.state_dir), str(server.bin_dir)]
+    starter = subprocess.Popen(argv)
+    while not list(server.state_dir.glob(f"draft-*/{reached}")) and starter.poll() is None:
+        time.sleep(0.005)
+    starter.kill()
+    starter.wait()
+    assert not (server.state_dir / "data").exists()
 
     server.start()
 
-    assert not draft.exists()
-    assert running_pid(server.cluster.data_dir) is not None
+    pid = server.cluster.postmaster_pid()
+    assert pid is not None
+    server.start()
+    assert not list(server.state_dir.glob("draft-*"))
+    assert {os.getsid(process.pid) for process in processes_in(server.state_dir)} >= {pid}
+    assert {process.cwd() for process in processes_in(server.state_dir)} == {str(server.cluster.data_dir)}
+    with connect(server.dsn()) as connection:
+        query = "SELECT rolpassword LIKE 'SCRAM%' FROM pg_authid WHERE rolname = 'postgres'"
+        assert connection.execute(query).fetchone() == (True,)
 
 
 def test_a_cluster_of_another_version_is_left_alone(server: EmbeddedServer) -> None:

@@ -27,6 +27,7 @@ INSERT INTO small SELECT g, 'x' FROM generate_series(1, 500) g;
 INSERT INTO other SELECT 1;
 """
 TOUCHING = {
+    "COPY other FROM PROGRAM 'echo 1'": {"public.other"},
     "INSERT INTO small VALUES (0, 'x')": {"public.small"},
     "INSERT INTO small SELECT -1, string_agg(md5(g::text), '') FROM generate_series(1, 9000) g": {"public.small"},
     "UPDATE small SET b = 'y' WHERE a = 1": {"public.small"},
@@ -34,7 +35,6 @@ TOUCHING = {
     "BEGIN; SAVEPOINT a; TRUNCATE small, other; COMMIT": {"public.small", "public.other"},
     "TRUNCATE other": {"public.other"},
     "ALTER TABLE small ALTER a TYPE bigint": {"public.small"},
-    "COPY other FROM PROGRAM 'echo 1'": {"public.other"},
     "CREATE TABLE fresh AS SELECT 1": {"public.fresh"},
 }  # fmt: skip
 HARMLESS = (

@@ -4,6 +4,7 @@ import gzip
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.cluster import Cluster, ServerStartFailed
 from lifeboat.postgres.conf import SettingValue
-from lifeboat.postgres.connections import connect
+from lifeboat.postgres.connections import SourceUnavailable, connect
 from lifeboat.postgres.folders import give_to, give_tree_to
 from lifeboat.settings.wal import WalSettings
 from lifeboat.wal.coverage import (
@@ -133,7 +134,7 @@ def test_under_load_every_segment_reaches_the_archive(each_archived: Archived) -
     # Segments that initdb filled may have been finished before archiving began.
     assert only.first.name <= first
     assert only.last.name == last
-    assert only.count > 15
+    assert only.count > 8
     assert (listing.gaps, listing.damaged, listing.unfinished, listing.unknown) == ((), (), (), ())
     assert listing.segment_size_bytes == SEGMENT_BYTES
     with connect(dsn, autocommit=True) as connection:
@@ -185,9 +186,8 @@ def wait_until(is_true: Callable[[], bool], timeout_seconds: float = 60) -> None
         time.sleep(0.1)
 
 
-@pytest.fixture
-def restorable(each_archived: Archived, reachable_tmp: Path) -> Iterator[Restorable]:
-    source = each_archived
+@contextmanager
+def make_restorable(source: Archived, root: Path) -> Iterator[Restorable]:
     tools = source.cluster.tools
     source.start()
     with connect(source.cluster.dsn(), autocommit=True) as connection:
@@ -195,20 +195,33 @@ def restorable(each_archived: Archived, reachable_tmp: Path) -> Iterator[Restora
     insert_rows(source.cluster.dsn(), 1000)
     tools.run(
         "pg_basebackup",
-        ["-D", str(reachable_tmp / "copy"), "-X", "none", "-c", "fast", "-d", source.cluster.dsn()],
+        ["-D", str(root / "copy"), "-X", "none", "-c", "fast", "-d", source.cluster.dsn()],
         timeout_seconds=60,
     )
     insert_rows(source.cluster.dsn(), 5000)
     source.switch()
     source.cluster.stop()
-    copy = Cluster(reachable_tmp / "copy", tools, reachable_tmp / "run", 5435)
+    copy = Cluster(root / "copy", tools, root / "run", 5435)
     (copy.data_dir / "recovery.signal").touch()
     give_tree_to(copy.data_dir, tools.user)
     yield Restorable(source, copy, 6000)
     copy.stop(mode="immediate")
 
 
-def test_recovery_replays_the_archive_and_goes_on_archiving(restorable: Restorable) -> None:
+@pytest.fixture
+def each_restorable(each_archived: Archived, reachable_tmp: Path) -> Iterator[Restorable]:
+    with make_restorable(each_archived, reachable_tmp) as made:
+        yield made
+
+
+@pytest.fixture
+def restorable(archived: Archived, reachable_tmp: Path) -> Iterator[Restorable]:
+    with make_restorable(archived, reachable_tmp) as made:
+        yield made
+
+
+def test_recovery_replays_the_archive_and_goes_on_archiving(each_restorable: Restorable) -> None:
+    restorable = each_restorable
     source = restorable.source
     before = {item.path for item in source.scan().files}
     restorable.recover(archive_mode=True, archive_command=source.program.archive_command)
@@ -227,42 +240,57 @@ def test_recovery_replays_the_archive_and_goes_on_archiving(restorable: Restorab
         assert value(connection, "SELECT failed_count FROM pg_stat_archiver") == "0"
 
 
-@pytest.mark.parametrize(
-    "trouble", ["segment damaged", "archive not mounted", "archive closed", "program gone", "Python gone"]
-)
-def test_recovery_stops_instead_of_promoting_early(restorable: Restorable, trouble: str) -> None:
+def test_recovery_stops_instead_of_promoting_early(restorable: Restorable) -> None:
     source = restorable.source
-    command = source.program.restore_command
-    if trouble == "segment damaged":
-        last = source.scan().ranges[0].last
-        path = next(source.folder.rglob(f"{last.name}-*.gz"))
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    elif trouble == "archive not mounted":
-        source.folder.rename(source.destination / "away")
-        source.folder.mkdir()
-    elif trouble == "archive closed":
-        source.folder.chmod(0)
-    elif trouble == "program gone":
-        source.program.program.unlink()
-    else:
-        command = command.replace(str(source.program.python), "/nowhere/python3")
-    with pytest.raises(ServerStartFailed, match="did not start"):
-        restorable.recover(restore_command=command)
-    assert restorable.copy.controldata()["Latest checkpoint's TimeLineID"] == "1"
-    assert "child process exited with exit code 255" in restorable.log()
-    assert "archive recovery complete" not in restorable.log()
-
-
-def test_recovery_goes_on_where_it_stopped_once_the_archive_is_back(restorable: Restorable) -> None:
-    away = restorable.source.destination / "away"
-    restorable.source.folder.rename(away)
-    with pytest.raises(ServerStartFailed):
-        restorable.recover()
-    away.rename(restorable.source.folder)
+    last = source.scan().ranges[0].last
+    segment = next(source.folder.rglob(f"{last.name}-*.gz"))
+    middle = next(source.folder.rglob(f"{last.following(-1).name}-*.gz"))
+    for hidden in (source.folder, middle, source.program.program):
+        with moved_away(hidden):
+            assert_recovery_stops(restorable)
+    with moved_away(source.folder):
+        source.folder.mkdir()  # an empty mount point
+        assert_recovery_stops(restorable)
+        source.folder.rmdir()
+    with closed(source.folder):
+        assert_recovery_stops(restorable)
+    no_python = source.program.restore_command.replace(str(source.program.python), "/nowhere/python3")
+    assert_recovery_stops(restorable, restore_command=no_python)
+    content = segment.read_bytes()
+    segment.write_bytes(content[: len(content) // 2])
+    assert_recovery_stops(restorable)
+    segment.write_bytes(content)
     restorable.recover()
     assert restorable.rows() == restorable.row_count
+
+
+def assert_recovery_stops(restorable: Restorable, **settings: SettingValue) -> None:
+    log_start = len(restorable.log()) if restorable.copy.log_path.exists() else 0
+    # It may have reached a consistent state and let us in before it stops.
+    with pytest.raises((ServerStartFailed, SourceUnavailable)):
+        restorable.recover(**settings)
+    wait_until(lambda: not restorable.copy.is_running())
+    said = restorable.log()[log_start:]
+    assert "child process exited with exit code 255" in said
+    assert "selected new timeline" not in said
+    assert "archive recovery complete" not in said
+    assert restorable.copy.controldata()["Latest checkpoint's TimeLineID"] == "1"
+
+
+@contextmanager
+def moved_away(path: Path) -> Iterator[None]:
+    away = path.with_name(f"{path.name} away")
+    path.rename(away)
+    yield
+    away.rename(path)
+
+
+@contextmanager
+def closed(path: Path) -> Iterator[None]:
+    mode = path.stat().st_mode
+    path.chmod(0)
+    yield
+    path.chmod(mode)
 
 
 @pytest.mark.parametrize("trouble", ["another system", "Python gone"])

@@ -31,7 +31,7 @@ def numbered(number: int) -> UUID:
     return uuid5(_NAMESPACE, str(number))
 
 
-def manifest(number: int = 1, **fields: Any) -> Manifest:
+def manifest(number: int = 1, **fields: object) -> Manifest:
     """The manifest of the backup with this number: one started each minute after noon, 1,000 bytes each."""
     started_at = NOON + timedelta(minutes=number)
     values: dict[str, Any] = {
@@ -58,7 +58,7 @@ def manifest(number: int = 1, **fields: Any) -> Manifest:
     return Manifest(**(values | fields))
 
 
-def record_started(catalog: Catalog, number: int = 1, **fields: Any) -> bool:
+def record_started(catalog: Catalog, number: int = 1, **fields: object) -> bool:
     """Say that the run of the backup with this number began."""
     values: dict[str, Any] = {
         "set_id": numbered(-number),
@@ -71,6 +71,6 @@ def record_started(catalog: Catalog, number: int = 1, **fields: Any) -> bool:
     return catalog.backups.record_started(numbered(number), **(values | fields))
 
 
-def record_completed(catalog: Catalog, number: int = 1, **fields: Any) -> bool:
+def record_completed(catalog: Catalog, number: int = 1, **fields: object) -> bool:
     """Say that the manifest of the backup with this number is in storage."""
     return catalog.backups.record_completed(manifest(number, **fields), destination="primary", manifest_sha256=SHA256)

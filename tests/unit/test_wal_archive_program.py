@@ -197,12 +197,15 @@ def test_names_that_no_server_gives_are_refused(archive: ArchiveForTest, name: s
         fetch(archive.program_config, str(archive.work / "out"), name)
 
 
-def test_source_that_changes_while_it_is_read_is_refused(archive: ArchiveForTest) -> None:
-    source = archive.source(NAME, make_segment(NAME))
+def test_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    # Large and slow to compress: the other thread gets its turn even on a busy machine.
+    archive = make_archive(tmp_path, segment_size_bytes=8 * SEGMENT_BYTES, compression_level=9)
+    name = "000000010000000000000001"
+    source = archive.source(name, make_segment(name, size_bytes=8 * SEGMENT_BYTES, compressible=False))
     with touched_all_the_time(source), pytest.raises(ArchiveError, match="changed while it was read"):
-        push(archive.program_config, source, NAME)
+        push(archive.program_config, source, name)
     assert archive.stored() == {}
-    push(archive.program_config, source, NAME)
+    push(archive.program_config, source, name)
 
 
 @contextmanager
@@ -287,6 +290,26 @@ def test_an_unmounted_archive_does_not_look_empty(archive: ArchiveForTest) -> No
 def test_unreadable_marker_is_no_answer(archive: ArchiveForTest, text: str) -> None:
     (archive.folder / "archive.json").write_text(text)
     with pytest.raises(ArchiveError, match="cannot understand"):
+        fetch(archive.program_config, str(archive.work / "out"), NAME)
+
+
+@pytest.mark.parametrize("later", [OTHER, f"{OTHER}.partial", "000000010000000100000000"])
+def test_missing_segment_before_a_later_one_is_no_answer(archive: ArchiveForTest, later: str) -> None:
+    target = str(archive.work / "out")
+    for other in (f"00000002{later[8:]}", f"{NAME}.partial", "000000010000000000000006"):
+        push(archive.program_config, archive.source(other, make_segment(other)), other)
+        with pytest.raises(Absent):
+            fetch(archive.program_config, target, NAME)
+    push(archive.program_config, archive.source(later, make_segment(later)), later)
+    with pytest.raises(ArchiveError, match=f"a gap: it is missing while {later} is there"):
+        fetch(archive.program_config, target, NAME)
+
+
+def test_unfinished_push_of_a_later_segment_makes_no_gap(archive: ArchiveForTest) -> None:
+    folder = archive.folder / "0000000100000001"
+    folder.mkdir()
+    (folder / ".lifeboat-000000010000000100000000.1.aa.tmp").touch()
+    with pytest.raises(Absent):
         fetch(archive.program_config, str(archive.work / "out"), NAME)
 
 

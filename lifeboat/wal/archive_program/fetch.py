@@ -16,19 +16,34 @@ class Absent(Exception):
 
 def locate(config: Config, name: str) -> str:
     """The path of the stored file; raises Absent, and ArchiveError or OSError for anything unclear."""
-    layout.require_kind(config, name)
+    kind = layout.require_kind(config, name)
     layout.require_owner(config.archive, config.system_identifier, config.segment_size_bytes)
     leaf = layout.folder_name(name)
     # Only listings prove absence: what is listed and cannot be opened is an error.
-    if leaf not in os.listdir(config.archive):
-        raise Absent
-    entries = layout.find_entries(os.path.join(config.archive, leaf), name)
+    leaves = os.listdir(config.archive)
+    entries = layout.find_entries(os.path.join(config.archive, leaf), name) if leaf in leaves else []
+    if not entries and kind == "segment":
+        _refuse_gap(config.archive, leaves, name)
     if not entries:
         raise Absent
     if len(entries) > 1:
         versions = ", ".join(entries)
         raise ArchiveError(f"different versions are in the archive: {versions}", "Move the wrong ones away.")
     return os.path.join(config.archive, leaf, entries[0])
+
+
+def _refuse_gap(archive: str, leaves: list[str], name: str) -> None:
+    """Where later segments of the timeline are there, absence is damage: recovery would promote too early."""
+    after = f"{name}~"  # sorts behind its own .partial and before the next name
+    for leaf in leaves:
+        if leaf[:8] == name[:8] and leaf >= name[:16]:
+            found = (layout.split_entry(entry) for entry in os.listdir(os.path.join(archive, leaf)))
+            later = min((parts[0] for parts in found if parts and parts[0] > after), default=None)
+            if later is not None:
+                raise ArchiveError(
+                    f"a gap: it is missing while {later} is there",
+                    "Take it from another copy of the archive, or recover to a point before the gap.",
+                )
 
 
 def fetch(config: Config, target: str, name: str) -> None:

@@ -1,0 +1,151 @@
+"""`lifeboat backup`: list, show, pin and unpin; run and verify are in modules of their own."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from console.cli import backup_run, backup_verify
+from console.cli.options import AsJson, Destination
+from console.cli.output import notice, say, say_json, say_table
+from console.cli.session import installation_of
+from tasks.figures import duration_text, size_text, time_text
+
+if TYPE_CHECKING:
+    from lifeboat.operations.inventory import ListedBackup
+    from lifeboat.storage.repository import StoredBackup
+
+app = typer.Typer(no_args_is_help=True)
+app.command("run")(backup_run.run)
+app.command("verify")(backup_verify.verify)
+
+BackupName = Annotated[str, typer.Argument(metavar="ID", help="A label, an id, or `latest`.")]
+
+
+@app.command("list")
+def list_(context: typer.Context, destination: Destination = None, as_json: AsJson = False) -> None:
+    """List backups, oldest first; read from storage, so that it works while the catalog is down.
+
+    Exit code 3 when there is one whose manifest cannot be trusted.
+    """
+    from lifeboat.operations.inventory import list_backups
+
+    inventory = list_backups(installation_of(context), destination)
+    if as_json:
+        say_json(inventory)
+    elif inventory.backups:
+        columns = ("backup", "type", "engine", "destination", "started", "took", "size", "status", "proof")
+        say_table(columns, [_row(backup) for backup in inventory.backups], right=("took", "size"))
+    else:
+        say("There are no backups yet: take one with `lifeboat backup run --type full`.")
+    if not as_json:
+        for backup in inventory.backups:
+            if backup.error:
+                notice(f"{backup.label or backup.id}: {backup.error}")
+        for note in inventory.notes:
+            notice(f"note: {note}")
+    if inventory.damaged:
+        raise typer.Exit(3)
+
+
+@app.command()
+def show(context: typer.Context, backup: BackupName, destination: Destination = None, as_json: AsJson = False) -> None:
+    """Show one backup: its manifest, what became true of it later, and the commands that restore it."""
+    from lifeboat.operations.selection import find_backup
+
+    repository = installation_of(context).repository(destination)
+    stored = find_backup(repository, backup)
+    events = repository.events(stored.manifest.label)
+    if as_json:
+        state = {"verified": stored.state.verified, **vars(stored.state)}
+        parts = {"manifest": stored.manifest, "state": state, "events": events, "manifest_sha256": stored.manifest_sha256}
+        say_json(parts)
+        return
+    _show(stored, f"{repository.destination.describe()}/{repository.key(stored.manifest.label)}")
+    for event in events:
+        detail = ", ".join(f"{key} {value}" for key, value in event.detail.items() if isinstance(value, str))
+        say(f"  {time_text(event.at)}  {event.kind}{f' ({detail})' if detail else ''}")
+    say("\nTo restore it with stock tools:")
+    for step in stored.manifest.restore:
+        say(f"  # {step.title}")
+        for command in step.commands:
+            say(f"  {command}")
+
+
+@app.command()
+def pin(context: typer.Context, backup: BackupName, destination: Destination = None) -> None:
+    """Keep a backup, and what it depends on, whatever retention's rules say."""
+    _set_pinned(context, backup, destination, pinned=True)
+
+
+@app.command()
+def unpin(context: typer.Context, backup: BackupName, destination: Destination = None) -> None:
+    """Let retention's rules decide over a backup again."""
+    _set_pinned(context, backup, destination, pinned=False)
+
+
+def _set_pinned(context: typer.Context, backup: str, destination: str | None, *, pinned: bool) -> None:
+    from lifeboat.operations.pins import set_pinned
+
+    manifest, changed = set_pinned(installation_of(context), backup, pinned, destination=destination)
+    word = "pinned" if pinned else "not pinned"
+    say(f"{manifest.label} is {word}{' now' if changed else ' already'}")
+
+
+def _row(backup: "ListedBackup") -> tuple[object, ...]:
+    ended, began = backup.completed_at, backup.started_at
+    return (
+        backup.label or backup.id,
+        backup.type,
+        backup.engine,
+        backup.destination,
+        time_text(began) if began else None,
+        duration_text((ended - began).total_seconds()) if ended and began else None,
+        size_text(backup.size_bytes) if backup.size_bytes is not None else None,
+        backup.status,
+        _proof(backup),
+    )
+
+
+def _proof(backup: "ListedBackup") -> str:
+    words = []
+    if backup.verified and backup.verified_at:
+        words.append(f"restored {time_text(backup.verified_at)}")
+    if backup.suspect:
+        words.append("suspect")
+    if backup.pinned:
+        words.append("pinned")
+    return ", ".join(words)
+
+
+def _show(stored: "StoredBackup", location: str) -> None:
+    manifest, state = stored.manifest, stored.state
+    server = f"PostgreSQL {manifest.pg_version}, system {manifest.system_identifier}" if manifest.pg_version else None
+    wal = f"timeline {manifest.timeline}, {manifest.start_lsn} to {manifest.stop_lsn}" if manifest.start_lsn else None
+    proof = f"restored {time_text(state.verified_at)}" if state.verified and state.verified_at else "never restored"
+    if state.failed_drill_at is not None and not state.verified:
+        proof = f"its last restore drill failed, {time_text(state.failed_drill_at)}"
+    fields = {
+        "backup": manifest.label,
+        "id": manifest.id,
+        "set": manifest.set_id,
+        "type": f"{manifest.type} ({manifest.reason})" if manifest.reason else manifest.type,
+        "engine": manifest.engine,
+        "needs": manifest.parent_label,
+        "started": time_text(manifest.started_at),
+        "completed": time_text(manifest.completed_at),
+        "size": f"{size_text(manifest.size_bytes)} in {len(manifest.objects)} objects ({manifest.compression})",
+        "place": location,
+        "server": server,
+        "database": manifest.database,
+        "WAL": wal,
+        "tools": ", ".join(f"{name} {lowest}" for name, lowest in manifest.tools.items()),
+        "fingerprint": f"{len(manifest.fingerprint.tables)} tables" if manifest.fingerprint else None,
+        "proof": proof,
+        "pinned": "yes" if state.pinned else None,
+        "suspect": "yes" if state.suspect else None,
+        "signed by": f"key {manifest.signed_by}",
+        "flow run": manifest.flow_run_id,
+    }
+    for name, value in fields.items():
+        if value is not None:
+            say(f"{name:<12}{value}")

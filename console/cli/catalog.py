@@ -1,0 +1,49 @@
+"""`lifeboat catalog`."""
+
+from collections.abc import Iterable
+
+import typer
+
+from console.cli.options import AsJson
+from console.cli.output import say, say_json
+from console.cli.session import installation_of
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def migrate(context: typer.Context, as_json: AsJson = False) -> None:
+    """Create the catalog's tables, or bring them to this version; safe to run again."""
+    from lifeboat.catalog.migrate import migrate as migrate_catalog
+
+    installation = installation_of(context)
+    own = installation.settings.catalog.dsn
+    done = migrate_catalog(own.get_secret_value() if own else installation.source)
+    if as_json:
+        say_json({"before": done.before, "after": done.after, "changed": done.changed})
+    elif done.changed:
+        say(f"The catalog is now of revision {done.after} (it was {done.before or 'empty'}).")
+    else:
+        say(f"The catalog is of revision {done.after} already.")
+
+
+@app.command()
+def reconcile(context: typer.Context, as_json: AsJson = False) -> None:
+    """Make the catalog agree with storage and with what really runs; storage decides."""
+    from lifeboat.operations.reconcile import reconcile as reconcile_catalog
+
+    report = reconcile_catalog(installation_of(context))
+    if as_json:
+        say_json(report)
+    else:
+        say(f"{len(report.adopted)} backups taken over from storage{_names(report.adopted)}")
+        say(f"{len(report.repaired)} rows corrected{_names([f'{row} {status}' for row, status in report.repaired])}")
+        say(f"{len(report.removed_scratch)} abandoned scratch clusters removed{_names(map(str, report.removed_scratch))}")
+        say(f"{len(report.missing_in_storage)} backups missing in storage{_names(report.missing_in_storage)}")
+    if report.missing_in_storage:
+        raise typer.Exit(3)
+
+
+def _names(items: Iterable[str]) -> str:
+    listed = ", ".join(items)
+    return f": {listed}" if listed else ""

@@ -1,0 +1,138 @@
+"""`lifeboat config`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from console.cli.options import AsJson, Destination
+from console.cli.output import notice, say, say_json, say_table
+from console.cli.progress import follow
+from console.cli.session import installation_of
+from tasks.figures import duration_text, size_text, time_text
+
+if TYPE_CHECKING:
+    from lifeboat.configuration.plan import ApplyPlan
+
+app = typer.Typer(no_args_is_help=True)
+_SHORT_HASH_LENGTH = 12
+
+Archive = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A label, an id, `latest`, or a configuration.tar.gz.")]
+
+
+@app.command()
+def export(context: typer.Context, destination: Destination = None, as_json: AsJson = False) -> None:
+    """Export the platform's configuration, without secrets, as an archive of its own."""
+    from lifeboat.operations.export_configuration import export_configuration
+
+    with follow("exporting the configuration"):
+        taken = export_configuration(installation_of(context), destination=destination)
+    if as_json:
+        say_json(taken)
+    else:
+        say(f"{taken.label}: {size_text(taken.size_bytes)} in {duration_text(taken.duration_seconds)}, at {taken.location}")
+
+
+@app.command("list")
+def list_(context: typer.Context, destination: Destination = None, as_json: AsJson = False) -> None:
+    """List the configuration archives, oldest first; works while the catalog is down."""
+    from lifeboat.operations.configuration_archives import list_archives
+
+    archives = list_archives(installation_of(context), destination)
+    if as_json:
+        fields = {"id", "label", "set_id", "started_at", "completed_at", "size_bytes", "database", "details"}
+        say_json([{**item.model_dump(include=fields), "size_bytes": item.size_bytes} for item in archives])
+        return
+    rows = [
+        (
+            item.label,
+            time_text(item.started_at),
+            size_text(item.size_bytes),
+            item.database,
+            ", ".join(f"{count} {kind}" for kind, count in item.details.get("items", {}).items()),
+        )
+        for item in archives
+    ]
+    say_table(("archive", "started", "size", "database", "items"), rows, right=("size",))
+
+
+@app.command()
+def diff(
+    context: typer.Context, old: Archive, new: Archive, destination: Destination = None, as_json: AsJson = False
+) -> None:
+    """Compare two archives, from the first to the second: items by key, fields by path, files by content."""
+    from lifeboat.configuration.describe import describe_diff
+    from lifeboat.configuration.diff import diff as compare
+    from lifeboat.operations.configuration_archives import load_archive
+
+    installation = installation_of(context)
+    before, after = (load_archive(installation, name, destination) for name in (old, new))
+    found = compare(before.archive, after.archive)
+    if as_json:
+        say_json({"old": before.name, "new": after.name, "equal": found.is_empty, "lines": describe_diff(found)})
+        return
+    say(f"{before.name} → {after.name}")
+    for line in describe_diff(found):
+        say(line)
+
+
+@app.command()
+def apply(
+    context: typer.Context,
+    archive: Archive,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Also remove what the archive does not have.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="SECTION", help="Apply only this section; may be repeated.")
+    ] = None,
+    yes: Annotated[
+        str | None, typer.Option("--yes", metavar="HASH", help="Do not ask: apply the plan with this hash, as --dry-run showed it.")
+    ] = None,
+    destination: Destination = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the platform's configuration back to an archive: all of it in one transaction, or nothing."""
+    from lifeboat.operations.configuration_archives import apply_configuration, load_archive, plan_configuration
+
+    installation = installation_of(context)
+    loaded = load_archive(installation, archive, destination)
+    plan = plan_configuration(installation, loaded.archive, prune=prune, only=only or None)
+    if dry_run:
+        _show(plan, as_json=as_json)
+        return
+    if not plan.is_empty:
+        _confirm(plan, yes, loaded.name)
+    applied = apply_configuration(installation, loaded.name, plan)
+    if as_json:
+        say_json(applied)
+        return
+    counts = f"{applied.inserted_count} rows inserted, {applied.updated_count} updated, {applied.removed_count} removed"
+    say(f"{loaded.name}: {counts}, {applied.file_count} files changed")
+    if applied.keep_in is not None:
+        notice(f"the replaced files are kept in {applied.keep_in}")
+    for step in plan.by_hand:
+        notice("\n".join([f"by hand: {step.title}", *(f"    {line}" for line in step.lines)]))
+
+
+def _show(plan: "ApplyPlan", *, as_json: bool) -> None:
+    from lifeboat.configuration.describe import describe_plan
+
+    lines = describe_plan(plan)
+    if as_json:
+        say_json({"plan_hash": plan.sha256, "empty": plan.is_empty, "lines": lines})
+        return
+    for line in lines:
+        say(line)
+
+
+def _confirm(plan: "ApplyPlan", yes: str | None, name: str) -> None:
+    from lifeboat.operations.configuration_archives import PlanRefused
+
+    short = plan.sha256[:_SHORT_HASH_LENGTH]
+    if yes is None:
+        _show(plan, as_json=False)
+        if typer.prompt(f"Type {short} to apply {name}", err=True).strip() != short:
+            raise typer.Abort
+    elif len(yes) < _SHORT_HASH_LENGTH or not plan.sha256.startswith(yes):
+        raise PlanRefused(
+            f"the plan is {short} now, not {yes}", hint="Look at it with --dry-run, then name its hash."
+        )

@@ -1,0 +1,64 @@
+"""`lifeboat doctor`."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from console.cli.options import AsJson
+from console.cli.output import mark, say, say_json
+from console.cli.session import Session, session_of
+
+if TYPE_CHECKING:
+    from lifeboat.errors import SettingsError
+    from lifeboat.operations.doctor_results import CheckResult
+    from lifeboat.operations.installation import Installation
+
+_ORDER = ("ok", "warning", "failed", "skipped")
+_INDENT = " " * 10
+
+
+def command(context: typer.Context, as_json: AsJson = False) -> None:
+    """Check settings, tools, connections, rights, archiving, clock and space, and print a fix for each fault.
+
+    Exit code 3 when a check failed, 2 when the settings do not load; warnings alone are no fault.
+    """
+    from lifeboat.operations.doctor import run_checks
+    from lifeboat.operations.installation import Installation
+
+    start, settings_file = _load(session_of(context))
+    results = []
+    for result in run_checks(start, settings_file):
+        results.append(result)
+        if not as_json:
+            _show(result)
+    counts = Counter(result.status.value for result in results)
+    if as_json:
+        say_json({"checks": results, "counts": counts})
+    else:
+        say("\n" + ", ".join(f"{counts[status]} {status}" for status in _ORDER if counts[status]))
+    if not isinstance(start, Installation):
+        raise typer.Exit(2)
+    if counts["failed"]:
+        raise typer.Exit(3)
+
+
+def _load(session: Session) -> "tuple[Installation | SettingsError, Path | None]":
+    from lifeboat.errors import SettingsError
+    from lifeboat.settings.loading import find_settings_file
+
+    try:
+        settings_file = find_settings_file(session.config)
+    except SettingsError as error:
+        return error, None
+    try:
+        return session.installation, settings_file
+    except SettingsError as error:
+        return error, settings_file
+
+
+def _show(result: "CheckResult") -> None:
+    say(f"{mark(result.status.value, len(_INDENT))}{result.name}: {result.detail}")
+    for number, line in enumerate(result.fix.splitlines() if result.fix else []):
+        say(f"{_INDENT}{'fix: ' if number == 0 else '     '}{line}")

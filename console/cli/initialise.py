@@ -1,0 +1,50 @@
+"""`lifeboat init`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console.cli.options import AsJson
+from console.cli.output import say, say_json
+from console.cli.session import session_of
+
+
+def command(
+    context: typer.Context,
+    embedded: Annotated[bool, typer.Option("--embedded", help="Run our own PostgreSQL 18 and protect that.")] = False,
+    dsn: Annotated[
+        str | None,
+        typer.Option("--dsn", help="Connection string of the server to protect; `-` reads it from stdin."),
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option("--state-dir", metavar="PATH", help="Lifeboat's own files: keys, scratch clusters, Prefect's home."),
+    ] = None,
+    backups: Annotated[
+        Path | None,
+        typer.Option("--backups", metavar="PATH", help="Where backups go; by default below the state folder."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented lifeboat.toml to start from, and the signing key; nothing that exists is replaced."""
+    from lifeboat.operations.initialise import default_state_dir, initialise
+
+    if embedded == (dsn is not None):
+        raise typer.BadParameter("say either --embedded or --dsn: one of them, not both")
+    made = initialise(
+        (session_of(context).config or Path("lifeboat.toml")).absolute(),
+        dsn=sys.stdin.readline().strip() if dsn == "-" else dsn,
+        state_dir=(state_dir or default_state_dir()).absolute(),
+        destination=backups.absolute() if backups else None,
+    )
+    if as_json:
+        say_json(made)
+        return
+    say(f"settings     {made.settings_file}")
+    say(f"state        {made.state_dir}")
+    say(f"backups      {made.destination}")
+    say(f"signing key  {made.signing_key} (key {made.key_id}): keep a copy of it elsewhere")
+    then = "lifeboat up" if embedded else "lifeboat wal install, lifeboat catalog migrate"
+    say(f"\nNext: lifeboat doctor, {then}, lifeboat backup run --type full")

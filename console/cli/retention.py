@@ -1,0 +1,115 @@
+"""`lifeboat retention`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from console.cli.options import AsJson, Destination
+from console.cli.output import notice, say, say_json, say_table
+from console.cli.session import installation_of
+from tasks.figures import size_text, time_text
+
+if TYPE_CHECKING:
+    from lifeboat.retention.policy import ExpiryPlan
+
+app = typer.Typer(no_args_is_help=True)
+_SHORT_HASH_LENGTH = 12
+
+
+@app.command()
+def plan(context: typer.Context, destination: Destination = None, as_json: AsJson = False) -> None:
+    """Show what retention would keep and expire now, and why; changes nothing."""
+    from lifeboat.operations.expire import plan_retention
+
+    made = plan_retention(installation_of(context), destination)
+    if as_json:
+        say_json(_as_json(made))
+    else:
+        _show(made)
+
+
+@app.command()
+def apply(
+    context: typer.Context,
+    destination: Destination = None,
+    yes: Annotated[
+        str | None,
+        typer.Option("--yes", metavar="HASH", help="Do not ask: apply the plan with this hash, as `plan` showed it."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Expire what the plan says, after a confirmation that names the plan; a plan that is no longer true is refused."""
+    from lifeboat.operations.expire import apply_retention, plan_retention
+
+    installation = installation_of(context)
+    made = plan_retention(installation, destination)
+    if made.expired:
+        _confirm(made, yes)
+    report = apply_retention(installation, made)
+    if as_json:
+        say_json(report)
+        return
+    for label, reasons in report.expired:
+        say(f"expired {label}: {reasons}")
+    for label in report.removed_unfinished:
+        say(f"removed the unfinished folder {label}")
+    say(f"{len(report.expired)} backups expired, {size_text(report.freed_bytes)} returned, {len(report.kept)} kept")
+    kept_back = len(made.expired) - len(report.expired)
+    if kept_back > 0:
+        notice(f"{kept_back} backups of the plan were in use and stay: apply retention again later")
+
+
+def _confirm(made: "ExpiryPlan", yes: str | None) -> None:
+    from lifeboat.retention.expiry import PlanOutdated
+
+    short = made.plan_hash[:_SHORT_HASH_LENGTH]
+    if yes is not None:
+        if len(yes) < _SHORT_HASH_LENGTH or not made.plan_hash.startswith(yes):
+            raise PlanOutdated(
+                f"the plan is {short} now, not {yes}", hint="Look at it with `lifeboat retention plan`, then name its hash."
+            )
+        return
+    _show(made)
+    typed = typer.prompt(f"Type {short} to expire these {len(made.expired)} backups", err=True)
+    if typed.strip() != short:
+        raise typer.Abort
+
+
+def _show(made: "ExpiryPlan") -> None:
+    columns = ("backup", "type", "completed", "size", "verdict", "why")
+    rows = [
+        (
+            decision.candidate.label,
+            decision.candidate.type,
+            time_text(decision.candidate.completed_at),
+            size_text(decision.candidate.size_bytes),
+            decision.verdict,
+            "; ".join(decision.reasons),
+        )
+        for decision in made.decisions
+    ]
+    say_table(columns, rows, right=("size",))
+    say(
+        f"{made.destination}: {len(made.expired)} expire, {size_text(made.freed_bytes)} return, {len(made.kept)} stay; "
+        f"plan {made.plan_hash[:_SHORT_HASH_LENGTH]}"
+    )
+
+
+def _as_json(made: "ExpiryPlan") -> dict[str, object]:
+    return {
+        "destination": made.destination,
+        "plan_hash": made.plan_hash,
+        "freed_bytes": made.freed_bytes,
+        "decisions": [
+            {
+                "id": decision.candidate.id,
+                "label": decision.candidate.label,
+                "type": decision.candidate.type,
+                "completed_at": decision.candidate.completed_at,
+                "size_bytes": decision.candidate.size_bytes,
+                "verdict": decision.verdict,
+                "reasons": decision.reasons,
+            }
+            for decision in made.decisions
+        ],
+    }

@@ -1,0 +1,25 @@
+"""Differential backup: what changed since the newest full backup."""
+
+from typing import Any
+
+from prefect.client.schemas.objects import State
+
+from flows.definition import backup_flow
+from lifeboat.operations.results import BackupTaken
+from lifeboat.storage.manifest import BackupType
+from tasks.back_up_database import back_up_database
+from tasks.engines import PhysicalEngine
+from tasks.staleness import skip_if_stale
+
+
+@backup_flow("differential-backup")
+def differential_backup(
+    engine: PhysicalEngine = "basebackup", destination: str | None = None
+) -> BackupTaken | State[Any]:
+    """Back up what changed since the newest full backup; where that is impossible, take a full one and say why.
+
+    destination: a destination of lifeboat.toml; without it, the default one.
+    """
+    if stale := skip_if_stale():
+        return stale
+    return back_up_database(BackupType.DIFFERENTIAL, engine, destination)

@@ -1,0 +1,21 @@
+"""Holds a restore drill."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from lifeboat.operations.restore_drill import DrillOrder, run_drill
+from lifeboat.operations.results import DrillReport
+from tasks.engines import DrillTarget
+from tasks.reporting import report_drill
+from tasks.retrying import TRANSIENT_ONLY
+from tasks.work import at_work
+
+
+@task(name="restore-drill", task_run_name="drill of {backup}", cache_policy=NO_CACHE, **TRANSIENT_ONLY)
+def hold_restore_drill(backup: str, destination: str | None, target: DrillTarget) -> DrillReport:
+    """Restore a backup elsewhere, compare it, and report; a drill that fails is a result, not an error."""
+    with at_work() as work:
+        order = DrillOrder(backup=backup, destination=destination, target=target, flow_run_id=work.flow_run_id)
+        report = run_drill(work.installation, order)
+        report_drill(report)
+    return report
