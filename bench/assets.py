@@ -29,7 +29,7 @@ from lifeboat.assets.records import AssetRecord
 
 TARGET_RATIO = 0.9
 _LARGE_MEGABYTES = (10, 20, 40, 100)
-_PORTIONS = (32, 128, 512, None)
+_PORTIONS = (128, 512, 1024, None)
 _MEBIBYTE = 1024 * 1024
 
 
@@ -120,7 +120,7 @@ def main() -> int:
             )
             for portion in _PORTIONS
         }
-        for workers in (cores, cores * 2):
+        for workers in (cores, cores + 1, cores * 2):
             candidates[f"lifeboat, {workers} threads"] = partial(run_ours, root, records, workers)
         timings = measure(options.rounds, candidates, drop_caches if options.cold else lambda: None)
     finally:

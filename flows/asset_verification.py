@@ -15,10 +15,11 @@ from tasks.verify_assets import verify_assets
 def asset_verification(resume: bool = True) -> AssetReport | State[Any]:
     """Read every asset file and compare its checksum with the database's: missing, corrupt, unreadable.
 
-    resume: go on where an interrupted check stopped.
-
     Findings end the run as Failed with the name FoundProblems: Completed would hide them. The message has the counts,
     the artifacts list each file, and the catalog keeps them until a later check finds the file sound.
+
+    Args:
+        resume: Go on where an interrupted check stopped.
     """
     if stale := skip_if_stale():
         return stale

@@ -14,7 +14,8 @@ from tasks.staleness import skip_if_stale
 def config_export(destination: str | None = None) -> BackupTaken | State[Any]:
     """Export the platform's configuration, the server's own settings and the schedules; no secrets in it.
 
-    destination: a destination of lifeboat.toml; without it, the default one.
+    Args:
+        destination: A destination of lifeboat.toml; without it, the default one.
     """
     if stale := skip_if_stale():
         return stale

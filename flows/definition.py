@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow, flow
+from prefect.flows import FlowStateHook
 from prefect.runtime import flow_run
 
 from flows.mirror import mirror_run
@@ -20,7 +21,7 @@ def lifeboat_flow(name: str) -> Callable[[Callable[P, R]], Flow[P, R]]:
 
 def backup_flow(name: str) -> Callable[[Callable[P, R]], Flow[P, R]]:
     """`lifeboat_flow` whose runs are rows of `backups`, whatever becomes of them."""
-    hooks = [mirror_run]
+    hooks: list[FlowStateHook[Any, Any]] = [mirror_run]
     return flow(
         name=name,
         flow_run_name=_named(name),

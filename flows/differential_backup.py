@@ -18,7 +18,8 @@ def differential_backup(
 ) -> BackupTaken | State[Any]:
     """Back up what changed since the newest full backup; where that is impossible, take a full one and say why.
 
-    destination: a destination of lifeboat.toml; without it, the default one.
+    Args:
+        destination: A destination of lifeboat.toml; without it, the default one.
     """
     if stale := skip_if_stale():
         return stale

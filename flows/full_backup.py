@@ -17,8 +17,9 @@ from tasks.staleness import skip_if_stale
 def full_backup(engine: EngineName | None = None, destination: str | None = None) -> list[BackupTaken] | State[Any]:
     """Back up the whole database and, side by side, the platform's configuration.
 
-    engine: basebackup (physical) or pg_dump (logical); without it, what the settings say.
-    destination: a destination of lifeboat.toml; without it, the default one.
+    Args:
+        engine: basebackup (physical) or pg_dump (logical); without it, what the settings say.
+        destination: A destination of lifeboat.toml; without it, the default one.
     """
     if stale := skip_if_stale():
         return stale

@@ -15,7 +15,8 @@ from tasks.staleness import skip_if_stale
 def logical_backup(destination: str | None = None) -> BackupTaken | State[Any]:
     """Dump the database and the roles with pg_dump: restores into other major versions, and single tables.
 
-    destination: a destination of lifeboat.toml; without it, the default one.
+    Args:
+        destination: A destination of lifeboat.toml; without it, the default one.
     """
     if stale := skip_if_stale():
         return stale

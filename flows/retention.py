@@ -16,8 +16,9 @@ from tasks.staleness import skip_if_stale
 def retention(destination: str | None = None, dry_run: bool = False) -> ExpiryPlan | ExpiryReport | State[Any]:
     """Expire what the rules say; the guards keep what must never go, whatever the rules say.
 
-    destination: a destination of lifeboat.toml; without it, the default one.
-    dry_run: show the plan only.
+    Args:
+        destination: A destination of lifeboat.toml; without it, the default one.
+        dry_run: Show the plan only.
     """
     if stale := skip_if_stale():
         return stale

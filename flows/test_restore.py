@@ -1,5 +1,7 @@
 """Test restore: the only thing that makes a backup `verified`."""
 
+# ruff: noqa: PT028 - a flow, not a test
+
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -14,16 +16,19 @@ from tasks.staleness import skip_if_stale
 
 @lifeboat_flow("test-restore")
 def test_restore(
-    backup: str = "latest", destination: str | None = None, target: DrillTarget = "scratch"
+    backup: str = "latest",
+    destination: str | None = None,
+    target: DrillTarget = "scratch",
 ) -> DrillReport | State[Any]:
     """Restore a backup somewhere else and prove that it is what was backed up.
 
-    backup: `latest`, a label or an id.
-    destination: a destination of lifeboat.toml; without it, the default one.
-    target: scratch (a cluster of its own) or database (a temporary database, for dumps).
-
     A drill that fails ends the run as Failed with the name FoundProblems; its message names the first faults and the
     artifact has all of them.
+
+    Args:
+        backup: `latest`, a label or an id.
+        destination: A destination of lifeboat.toml; without it, the default one.
+        target: scratch (a cluster of its own) or database (a temporary database, for dumps).
     """
     if stale := skip_if_stale():
         return stale

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.postgres", "tests.support.installation", "tests.support.verification"]
+pytest_plugins = [
+    "tests.support.postgres",  # first: the others import it
+    "tests.support.catalog",
+    "tests.support.installation",
+    "tests.support.verification",
+]
 
 FOLDERS = {"unit", "contract", "integration", "drills", "browser"}
 BUDGET_SECONDS = float(os.environ.get("LIFEBOAT_PROPERTY_SECONDS", "inf"))

@@ -24,7 +24,9 @@ def assets() -> None:
 @app.command()
 def verify(
     context: typer.Context,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, even where an interrupted check could go on.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew, even where an interrupted check could go on.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Read every asset file and compare it with the database's record of it.

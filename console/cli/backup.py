@@ -57,7 +57,12 @@ def show(context: typer.Context, backup: BackupName, destination: Destination = 
     events = repository.events(stored.manifest.label)
     if as_json:
         state = {"verified": stored.state.verified, **vars(stored.state)}
-        parts = {"manifest": stored.manifest, "state": state, "events": events, "manifest_sha256": stored.manifest_sha256}
+        parts = {
+            "manifest": stored.manifest,
+            "state": state,
+            "events": events,
+            "manifest_sha256": stored.manifest_sha256,
+        }
         say_json(parts)
         return
     _show(stored, f"{repository.destination.describe()}/{repository.key(stored.manifest.label)}")
@@ -65,6 +70,9 @@ def show(context: typer.Context, backup: BackupName, destination: Destination = 
         detail = ", ".join(f"{key} {value}" for key, value in event.detail.items() if isinstance(value, str))
         say(f"  {time_text(event.at)}  {event.kind}{f' ({detail})' if detail else ''}")
     say("\nTo restore it with stock tools:")
+    say(f"  REPOSITORY={repository.destination.describe()}/{repository.cluster}")
+    if any("$TARGET" in command for step in stored.manifest.restore for command in step.commands):
+        say("  TARGET=…   # a new folder for the data directory")
     for step in stored.manifest.restore:
         say(f"  # {step.title}")
         for command in step.commands:

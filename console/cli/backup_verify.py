@@ -29,9 +29,9 @@ def verify(
     check_only: Annotated[
         bool, typer.Option("--check-only", help="Only read every object and compare checksums; proves no restore.")
     ] = False,
-    target: Annotated[Target, typer.Option("--target", help="A scratch cluster, or for dumps a temporary database.")] = (
-        Target.SCRATCH
-    ),
+    target: Annotated[
+        Target, typer.Option("--target", help="A scratch cluster, or for dumps a temporary database.")
+    ] = (Target.SCRATCH),
     destination: Destination = None,
     as_json: AsJson = False,
 ) -> None:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.cli.options import AsJson, Destination
+from console.cli.confirmation import confirm_plan
+from console.cli.options import AsJson, Destination, Yes
 from console.cli.output import notice, say, say_json, say_table
 from console.cli.progress import follow
 from console.cli.session import installation_of
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from lifeboat.configuration.plan import ApplyPlan
 
 app = typer.Typer(no_args_is_help=True)
-_SHORT_HASH_LENGTH = 12
 
 Archive = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A label, an id, `latest`, or a configuration.tar.gz.")]
 
@@ -29,7 +29,9 @@ def export(context: typer.Context, destination: Destination = None, as_json: AsJ
     if as_json:
         say_json(taken)
     else:
-        say(f"{taken.label}: {size_text(taken.size_bytes)} in {duration_text(taken.duration_seconds)}, at {taken.location}")
+        say(
+            f"{taken.label}: {size_text(taken.size_bytes)} in {duration_text(taken.duration_seconds)}, at {taken.location}"
+        )
 
 
 @app.command("list")
@@ -84,9 +86,7 @@ def apply(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="SECTION", help="Apply only this section; may be repeated.")
     ] = None,
-    yes: Annotated[
-        str | None, typer.Option("--yes", metavar="HASH", help="Do not ask: apply the plan with this hash, as --dry-run showed it.")
-    ] = None,
+    yes: Yes = None,
     destination: Destination = None,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +100,7 @@ def apply(
         _show(plan, as_json=as_json)
         return
     if not plan.is_empty:
-        _confirm(plan, yes, loaded.name)
+        confirm_plan(plan.sha256, yes, show=lambda: _show(plan, as_json=False), question=f"apply {loaded.name}")
     applied = apply_configuration(installation, loaded.name, plan)
     if as_json:
         say_json(applied)
@@ -122,17 +122,3 @@ def _show(plan: "ApplyPlan", *, as_json: bool) -> None:
         return
     for line in lines:
         say(line)
-
-
-def _confirm(plan: "ApplyPlan", yes: str | None, name: str) -> None:
-    from lifeboat.operations.configuration_archives import PlanRefused
-
-    short = plan.sha256[:_SHORT_HASH_LENGTH]
-    if yes is None:
-        _show(plan, as_json=False)
-        if typer.prompt(f"Type {short} to apply {name}", err=True).strip() != short:
-            raise typer.Abort
-    elif len(yes) < _SHORT_HASH_LENGTH or not plan.sha256.startswith(yes):
-        raise PlanRefused(
-            f"the plan is {short} now, not {yes}", hint="Look at it with --dry-run, then name its hash."
-        )

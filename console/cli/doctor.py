@@ -1,7 +1,6 @@
 """`lifeboat doctor`."""
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -27,9 +26,9 @@ def command(context: typer.Context, as_json: AsJson = False) -> None:
     from lifeboat.operations.doctor import run_checks
     from lifeboat.operations.installation import Installation
 
-    start, settings_file = _load(session_of(context))
+    start = _load(session_of(context))
     results = []
-    for result in run_checks(start, settings_file):
+    for result in run_checks(start):
         results.append(result)
         if not as_json:
             _show(result)
@@ -44,18 +43,13 @@ def command(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(3)
 
 
-def _load(session: Session) -> "tuple[Installation | SettingsError, Path | None]":
+def _load(session: Session) -> "Installation | SettingsError":
     from lifeboat.errors import SettingsError
-    from lifeboat.settings.loading import find_settings_file
 
     try:
-        settings_file = find_settings_file(session.config)
+        return session.installation
     except SettingsError as error:
-        return error, None
-    try:
-        return session.installation, settings_file
-    except SettingsError as error:
-        return error, settings_file
+        return error
 
 
 def _show(result: "CheckResult") -> None:

@@ -20,7 +20,9 @@ def command(
     ] = None,
     state_dir: Annotated[
         Path | None,
-        typer.Option("--state-dir", metavar="PATH", help="Lifeboat's own files: keys, scratch clusters, Prefect's home."),
+        typer.Option(
+            "--state-dir", metavar="PATH", help="Lifeboat's own files: keys, scratch clusters, Prefect's home."
+        ),
     ] = None,
     backups: Annotated[
         Path | None,

@@ -93,7 +93,10 @@ def help_text() -> str:
     width = max(map(len, [*COMMANDS, *OPTIONS]))
     lines = ["Usage: lifeboat [OPTIONS] COMMAND [ARGS]...", "", "Backup and disaster recovery for a platform.", ""]
     lines += ["Commands:", *(f"  {name:<{width}}  {entry.help}" for name, entry in COMMANDS.items()), ""]
-    lines += ["Options, before or after the command:", *(f"  {name:<{width}}  {text}" for name, text in OPTIONS.items())]
+    lines += [
+        "Options, before or after the command:",
+        *(f"  {name:<{width}}  {text}" for name, text in OPTIONS.items()),
+    ]
     return "\n".join([*lines, "", EXIT_CODES]) + "\n"
 
 

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.cli.options import AsJson, Destination
+from console.cli.confirmation import confirm_plan, short_hash
+from console.cli.options import AsJson, Destination, Yes
 from console.cli.output import notice, say, say_json, say_table
 from console.cli.session import installation_of
 from tasks.figures import size_text, time_text
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from lifeboat.retention.policy import ExpiryPlan
 
 app = typer.Typer(no_args_is_help=True)
-_SHORT_HASH_LENGTH = 12
 
 
 @app.command()
@@ -32,10 +32,7 @@ def plan(context: typer.Context, destination: Destination = None, as_json: AsJso
 def apply(
     context: typer.Context,
     destination: Destination = None,
-    yes: Annotated[
-        str | None,
-        typer.Option("--yes", metavar="HASH", help="Do not ask: apply the plan with this hash, as `plan` showed it."),
-    ] = None,
+    yes: Yes = None,
     as_json: AsJson = False,
 ) -> None:
     """Expire what the plan says, after a confirmation that names the plan; a plan that is no longer true is refused."""
@@ -44,7 +41,9 @@ def apply(
     installation = installation_of(context)
     made = plan_retention(installation, destination)
     if made.expired:
-        _confirm(made, yes)
+        confirm_plan(
+            made.plan_hash, yes, show=lambda: _show(made), question=f"expire these {len(made.expired)} backups"
+        )
     report = apply_retention(installation, made)
     if as_json:
         say_json(report)
@@ -57,22 +56,6 @@ def apply(
     kept_back = len(made.expired) - len(report.expired)
     if kept_back > 0:
         notice(f"{kept_back} backups of the plan were in use and stay: apply retention again later")
-
-
-def _confirm(made: "ExpiryPlan", yes: str | None) -> None:
-    from lifeboat.retention.expiry import PlanOutdated
-
-    short = made.plan_hash[:_SHORT_HASH_LENGTH]
-    if yes is not None:
-        if len(yes) < _SHORT_HASH_LENGTH or not made.plan_hash.startswith(yes):
-            raise PlanOutdated(
-                f"the plan is {short} now, not {yes}", hint="Look at it with `lifeboat retention plan`, then name its hash."
-            )
-        return
-    _show(made)
-    typed = typer.prompt(f"Type {short} to expire these {len(made.expired)} backups", err=True)
-    if typed.strip() != short:
-        raise typer.Abort
 
 
 def _show(made: "ExpiryPlan") -> None:
@@ -91,7 +74,7 @@ def _show(made: "ExpiryPlan") -> None:
     say_table(columns, rows, right=("size",))
     say(
         f"{made.destination}: {len(made.expired)} expire, {size_text(made.freed_bytes)} return, {len(made.kept)} stay; "
-        f"plan {made.plan_hash[:_SHORT_HASH_LENGTH]}"
+        f"plan {short_hash(made.plan_hash)}"
     )
 
 

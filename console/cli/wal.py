@@ -29,7 +29,9 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     installation = installation_of(context)
     wal = installation.settings.wal
     if not wal.archive:
-        raise SettingsError("`wal.archive` is false: there is no WAL archive", hint="Set it to true and run `lifeboat doctor`.")
+        raise SettingsError(
+            "`wal.archive` is false: there is no WAL archive", hint="Set it to true and run `lifeboat doctor`."
+        )
     listing = scan_archive(installation.destination(wal.destination).path, installation.settings.platform.cluster)
     lag, remark = _lag(installation)
     if as_json:
@@ -48,7 +50,9 @@ def install(context: typer.Context, as_json: AsJson = False) -> None:
 
     setup = set_up_archiving(installation_of(context))
     if as_json:
-        say_json({"statements": setup.statements, "needs_restart": setup.needs_restart, "program": setup.installed.program})
+        say_json(
+            {"statements": setup.statements, "needs_restart": setup.needs_restart, "program": setup.installed.program}
+        )
         return
     notice(f"{setup.installed.program} works as the server's account. Run this in the server, as a superuser:")
     for statement in setup.statements:
@@ -89,12 +93,16 @@ def _lag(installation: "Installation") -> tuple[int | None, str]:
 
 
 def _show(listing: "ArchiveListing") -> None:
-    say(f"{listing.archive}: {len(listing.files)} files, {size_text(listing.stored_bytes)}, of system {listing.system_identifier}")
+    say(
+        f"{listing.archive}: {len(listing.files)} files, {size_text(listing.stored_bytes)}, of system {listing.system_identifier}"
+    )
     rows = [(item.first.start_lsn, "range", *_range_row(item)) for item in listing.ranges]
     rows += [(item.first.start_lsn, "GAP", *_range_row(item)) for item in listing.gaps]
     ordered = [row[1:] for row in sorted(rows, key=lambda row: (row[2], row[0]))]
     if ordered:
-        say_table(("what", "timeline", "first segment", "last segment", "segments"), ordered, right=("timeline", "segments"))
+        say_table(
+            ("what", "timeline", "first segment", "last segment", "segments"), ordered, right=("timeline", "segments")
+        )
     else:
         say("No segment was archived yet.")
     for damaged in listing.damaged:

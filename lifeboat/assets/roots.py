@@ -99,7 +99,7 @@ def _inspect(path: Path, *, mount: bool) -> _Root:
 
 
 def _opened_path(descriptor: int, path: str) -> str:
-    # What was really opened, whatever symlinks lead there and whoever changes them meanwhile. A bare chroot has no /proc.
+    # What was really opened, whatever links lead there and whoever changes them. A bare chroot has no /proc.
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError:

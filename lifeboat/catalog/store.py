@@ -90,7 +90,12 @@ class Catalog:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Catalog({self._database.info.redacted()!r})"
+        return f"Catalog({self.dsn.redacted()!r})"
+
+    @property
+    def dsn(self) -> ConnectionInfo:
+        """Where the catalog is, for `migrate` and `current_revision`; its text forms show no password."""
+        return self._database.info
 
     def close(self) -> None:
         """Close the connections that the pool keeps; the catalog can be used again afterwards."""

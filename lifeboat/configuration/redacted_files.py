@@ -79,7 +79,7 @@ def _redact_toml(redactor: Redactor, text: str) -> str:
     wanted = _wanted(redactor, settings)
     # A second try also takes strings that are secret by the place of their table or list, wherever they stand.
     for secrets in (frozenset(), frozenset(_replaced(settings, wanted))):
-        clean = _TOML_PAIR.sub(lambda match: _redact_pair(redactor, match), text)
+        clean = _TOML_PAIR.sub(lambda match: _redact_pair(redactor, match, secrets), text)  # noqa: B023
         clean = _TOML_STRING.sub(lambda match: _redact_string(redactor, match[0], secrets), clean)  # noqa: B023
         clean = "\n".join(_redact_comment(redactor, line) for line in clean.split("\n"))
         if render_plain(_load(clean)) == render_plain(wanted):
@@ -109,11 +109,11 @@ def _wanted(redactor: Redactor, settings: Json) -> Json:
     return map_strings(redactor.tree(settings), lambda text: _redact_channel(redactor, text))
 
 
-def _redact_pair(redactor: Redactor, match: re.Match[str]) -> str:
+def _redact_pair(redactor: Redactor, match: re.Match[str], secrets: Collection[str]) -> str:
     value = _toml_value(match["value"])
     name = match["name"].strip("\"'")
-    strong_number = not isinstance(value, str) and redactor.names.is_strong(name)
-    if strong_number or (isinstance(value, str) and redactor.names.is_secret(name, value, strict=True)):
+    is_number = not isinstance(value, str) and (redactor.names.is_strong(name) or str(value) in secrets)
+    if is_number or (isinstance(value, str) and redactor.names.is_secret(name, value, strict=True)):
         redactor.learn(str(value))
         return f'{match["head"]}"{REDACTED}"'
     return match[0]

@@ -56,6 +56,12 @@ class SecretNames:
             return False
         return bool(_STRONG.search(plain)) or any(pattern.search(plain) for pattern in self._redact)
 
+    def is_suspect(self, name: str) -> bool:
+        """Whether some value under this name could be a secret."""
+        plain = snake_case(name)
+        found = _TOKEN.search(plain) or _API_KEY.search(plain) or _ANY_KEY.search(plain)
+        return not self.is_kept(name) and (found is not None or self.is_strong(name))
+
     def is_secret(self, name: str, value: str, *, strict: bool) -> bool:
         """Whether this text under this name is a secret.
 

@@ -19,13 +19,20 @@ _KEY_BLOCK = re.compile(
 _URL_PASSWORD = re.compile(
     r"(?P<head>\b[a-zA-Z][\w+.-]{0,40}://[^\s/?#:@'\"]*:)(?P<secret>(?!\d{1,5}[\"',;)\]}])[^\s/]+)(?=@)"
 )
-_URL_PARAMETER = re.compile(r"(?P<head>[?&;](?P<name>[\w.-]+)=)(?P<secret>[^&\s#'\"]+)")
-# A value runs to the next space outside quotes, as in libpq and in a shell; rather too much than half a password.
-_VALUE = r"(?P<secret>(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\"])+|['\"].*)"
-# A line that starts with a setting (`app.jwt_secret=two words`, as in pg_db_role_setting): all the rest is its value.
-_LINE = re.compile(r"(?P<head>^(?P<name>[A-Za-z_][\w.-]*)=)(?P<secret>.+)$", re.MULTILINE)
-_ASSIGNMENT = re.compile(r"(?P<head>(?<![\w.-])(?P<name>[A-Za-z_][\w.-]*)[ \t]*=[ \t]*)" + _VALUE)
-_OPTION = re.compile(r"(?P<head>(?<!\S)--?(?P<name>[A-Za-z][\w-]*)[ \t]+)(?!-)" + _VALUE)
+# Heads that name what follows, and how far the value goes.
+# A quote that nobody closes runs to the end of the line.
+_TO_SPACE = re.compile(r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|['\"].*|[^\s'\"]+)+")
+_TO_LINE_END = re.compile(r".+")
+_NAMED = (
+    (re.compile(r"[?&;](?P<name>[\w.-]+)="), re.compile(r"[^&\s#'\"]+")),
+    # One setting of a role or database (`app.jwt_secret=two words`): all the rest of the line is its value.
+    (re.compile(r"^(?P<name>[A-Za-z_]\w*\.[\w.]+)=", re.MULTILINE), _TO_LINE_END),
+    # To the next space outside quotes, as in libpq and in a shell; rather too much than half a password.
+    (re.compile(r"(?<![\w.-])-{0,2}(?P<name>[A-Za-z_][\w.-]*)[ \t]*=[ \t]*"), _TO_SPACE),
+    (re.compile(r"(?<!\S)--?(?P<name>[A-Za-z][\w-]*)[ \t]+(?!-)"), _TO_SPACE),
+)
+# A value that turned out to be no secret may hold one itself; a longer one is not read again, to stay linear.
+_READ_AGAIN_MAX_CHARACTERS = 256
 _BEARER = re.compile(r"(?P<head>\b[Bb]earer\s+)(?P<secret>(?=\S*\d)[\w.~+/=-]{16,})")
 _WEBHOOK = re.compile(
     r"(?P<head>https://(?:hooks\.slack\.com/services|hooks\.slack\.com/workflows|discord(?:app)?\.com/api/webhooks"
@@ -64,9 +71,22 @@ class SecretText:
             text = pattern.sub(self._replace, text)
         for pattern in (_KNOWN_TOKEN, _BEARER):
             text = pattern.sub(self._replace, text)
-        for pattern in (_URL_PARAMETER, _LINE, _ASSIGNMENT) if "=" in text else ():
-            text = pattern.sub(self._replace_named, text)
-        return _OPTION.sub(self._replace_named, text) if "-" in text else text
+        for head, value in _NAMED:
+            text = self._redact_named(text, head, value)
+        return text
+
+    def _redact_named(self, text: str, head: re.Pattern[str], value: re.Pattern[str]) -> str:
+        pieces, at = [], 0
+        while (found := head.search(text, at)) is not None:
+            pieces.append(text[at : found.end()])
+            at = found.end()
+            if not self._names.is_suspect(found["name"]) or (match := value.match(text, at)) is None:
+                continue
+            clean = self._named_value(found["name"], match[0])
+            if clean is not None or len(match[0]) > _READ_AGAIN_MAX_CHARACTERS:
+                pieces.append(match[0] if clean is None else clean)
+                at = match.end()
+        return "".join(pieces) + text[at:] if pieces else text
 
     def _whole(self, match: re.Match[str]) -> str:
         self._on_secret(match[0])
@@ -78,14 +98,15 @@ class SecretText:
         self._on_secret(match["secret"])
         return match["head"] + REDACTED
 
-    def _replace_named(self, match: re.Match[str]) -> str:
-        secret = match["secret"]
-        quoted = len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "'\""
-        quote, inner = (secret[0], secret[1:-1]) if quoted else ("", secret)
-        if REDACTED in inner or not self._names.is_secret(match["name"], inner, strict=False):
-            return match[0]
+    def _named_value(self, name: str, value: str) -> str | None:
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+        quote, inner = (value[0], value[1:-1]) if quoted else ("", value)
+        if REDACTED in inner:
+            return value
+        if not self._names.is_secret(name, inner, strict=False):
+            return None
         self._on_secret(re.sub(r"\\(.)", r"\1", inner) if quoted else inner)
-        return match["head"] + quote + REDACTED + quote
+        return quote + REDACTED + quote
 
 
 def suspected_secrets(text: str, names: SecretNames) -> list[int]:

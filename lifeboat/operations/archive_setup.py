@@ -41,7 +41,9 @@ def set_up_archiving(installation: Installation) -> ArchiveSetup:
     facts = read_source(installation)
     if not facts.local or facts.system_identifier is None:
         why = "runs on another machine" if not facts.local else "does not let the role read pg_control_system()"
-        raise NotTheServersMachine(f"the platform's server {why}", hint="Run this there, with a superuser's `platform.dsn`.")
+        raise NotTheServersMachine(
+            f"the platform's server {why}", hint="Run this there, with a superuser's `platform.dsn`."
+        )
     user = account_to_try(installation, facts)
     if user != installation.run_as:
         raise SettingsError(

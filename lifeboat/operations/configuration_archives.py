@@ -30,10 +30,6 @@ class NoConfigurationArchive(PermanentError):
     """A backup is not a configuration archive."""
 
 
-class PlanRefused(PermanentError):
-    """What an approval was given for is not what would be applied now."""
-
-
 @dataclass(frozen=True)
 class LoadedArchive:
     """A configuration archive and what it is called."""
@@ -59,7 +55,9 @@ def load_archive(installation: Installation, wanted: str, destination: str | Non
         try:
             return LoadedArchive(str(path), read_archive(path, max_total_bytes=limit))
         except OSError as error:
-            raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint="Check its owner and its mode.") from error
+            raise ConfigurationError(
+                f"cannot read {path}: {error.strerror}", hint="Check its owner and its mode."
+            ) from error
     repository = installation.repository(destination)
     manifest = _find(installation, repository, wanted, destination)
     item = next((item for item in manifest.objects if item.name == ARCHIVE_NAME), None)
@@ -110,6 +108,7 @@ def _find(installation: Installation, repository: BackupRepository, wanted: str,
     archives = list_archives(installation, destination)
     if not archives:
         raise NoSuchBackup(
-            f"there is no configuration archive at {repository.destination.describe()}", hint="Take one: `lifeboat config export`."
+            f"there is no configuration archive at {repository.destination.describe()}",
+            hint="Take one: `lifeboat config export`.",
         )
     return max(archives, key=lambda manifest: manifest.started_at)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 
 from lifeboat.errors import LifeboatError, SettingsError
 from lifeboat.operations.doctor_archive import check_archiving
@@ -13,7 +12,12 @@ from lifeboat.operations.doctor_server import check_clock, check_replication, ch
 from lifeboat.operations.doctor_settings import check_settings_file, check_signing_key
 from lifeboat.operations.doctor_source import SourceFacts, read_source
 from lifeboat.operations.doctor_storage import check_destinations, check_drill, check_scratch
-from lifeboat.operations.doctor_tools import check_connection_of_tools, check_system_programs, check_tools, check_versions
+from lifeboat.operations.doctor_tools import (
+    check_connection_of_tools,
+    check_system_programs,
+    check_tools,
+    check_versions,
+)
 from lifeboat.operations.installation import Installation
 
 __all__ = ["CheckResult", "CheckStatus", "run_checks"]
@@ -30,7 +34,7 @@ _OF_THE_SOURCE: dict[str, Callable[[Installation, SourceFacts], Iterable[CheckRe
 }
 
 
-def run_checks(start: Installation | SettingsError, settings_file: Path | None = None) -> Iterator[CheckResult]:
+def run_checks(start: Installation | SettingsError) -> Iterator[CheckResult]:
     """Make every check that can be made, in order; each result comes as soon as it is known.
 
     `start` is the installation, or the error that its settings ended in: then nothing else can be checked.
@@ -38,16 +42,16 @@ def run_checks(start: Installation | SettingsError, settings_file: Path | None =
     if isinstance(start, SettingsError):
         yield failed("settings", start.message, start.hint or "Correct the settings file.")
         return
-    yield from attempt("settings", partial(check_settings_file, start, settings_file))
+    yield from attempt("settings", partial(check_settings_file, start))
     yield from attempt("signing key", partial(check_signing_key, start))
     yield from attempt("programs", partial(check_tools, start))
     yield from attempt("system programs", partial(check_system_programs, start))
     facts, told = _look_at_source(start)
     yield told
-    for name, check in _OF_THE_SOURCE.items():
-        if facts is None:
-            yield skipped(name, "the source cannot be asked")
-        else:
+    if facts is None:
+        yield skipped(", ".join(_OF_THE_SOURCE), "not checked, since the source cannot be asked")
+    else:
+        for name, check in _OF_THE_SOURCE.items():
             yield from attempt(name, partial(check, start, facts))
     yield from attempt("catalog", partial(check_catalog, start, facts))
     yield from attempt("destinations", partial(check_destinations, start, facts))
@@ -62,4 +66,6 @@ def _look_at_source(start: Installation) -> tuple[SourceFacts | None, CheckResul
         facts = read_source(start)
     except LifeboatError as error:
         return None, failed("source", error.message, error.hint or "Check `platform.dsn`.")
-    return facts, ok("source", f"PostgreSQL {facts.version}, database {facts.database}, {facts.cluster_bytes / 1e9:.1f} GB")
+    return facts, ok(
+        "source", f"PostgreSQL {facts.version}, database {facts.database}, {facts.cluster_bytes / 1e9:.1f} GB"
+    )

@@ -40,7 +40,9 @@ def check_archiving(installation: Installation, facts: SourceFacts) -> Iterator[
         reasons.append("archive_mode is off")
     if call is None:
         known = command not in {"", "(disabled)"}
-        reasons.append(f"archive_command is {command!r}, which is not Lifeboat's" if known else "there is no archive_command")
+        reasons.append(
+            f"archive_command is {command!r}, which is not Lifeboat's" if known else "there is no archive_command"
+        )
     if reasons or call is None:
         yield failed("archiving", "; ".join(reasons), _set_up_fix(installation, facts))
         return
@@ -71,7 +73,9 @@ def check_archiver(archiver: Archiver, segment_size_bytes: int) -> Iterator[Chec
     """What the server itself says of its last attempts."""
     failed_at, archived_at = archiver.last_failed_at, archiver.last_archived_at
     if failed_at is not None and (archived_at is None or failed_at > archived_at):
-        success = f"the last success was {age_seconds(archived_at):.0f} s ago" if archived_at else "none has succeeded yet"
+        success = (
+            f"the last success was {age_seconds(archived_at):.0f} s ago" if archived_at else "none has succeeded yet"
+        )
         yield failed(
             "archiver",
             f"archiving {archiver.last_failed_wal} failed {age_seconds(failed_at):.0f} s ago "
@@ -106,7 +110,8 @@ def segments_behind(archiver: Archiver, segment_size_bytes: int) -> int | None:
 
 def _check_call(installation: Installation, facts: SourceFacts, call: Call) -> Iterator[CheckResult]:
     wanted = archive_folder(
-        str(installation.destination(installation.settings.wal.destination).path), installation.settings.platform.cluster
+        str(installation.destination(installation.settings.wal.destination).path),
+        installation.settings.platform.cluster,
     )
     if not facts.local:
         yield skipped("archiving", f"archive_command calls {call.program}, on another machine than this one")

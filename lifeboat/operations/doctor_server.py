@@ -33,7 +33,9 @@ def check_rights(installation: Installation, facts: SourceFacts) -> Iterator[Che
     if not role.may_connect_for_lock:
         fixes.append(("access to the database postgres", f"GRANT CONNECT ON DATABASE postgres TO {name};"))
     if fixes:
-        yield failed("role", f"{role.name} lacks {', '.join(what for what, _ in fixes)}", "\n".join(fix for _, fix in fixes))
+        yield failed(
+            "role", f"{role.name} lacks {', '.join(what for what, _ in fixes)}", "\n".join(fix for _, fix in fixes)
+        )
     else:
         yield ok("role", f"{role.name} may do all that backups need{_beyond(facts)}")
     if not role.superuser and not role.reads_all_settings:
@@ -62,7 +64,9 @@ def check_replication(installation: Installation, facts: SourceFacts) -> Iterato
         said = _without_secrets(connection.get_error_message(), info)
     finally:
         connection.finish()
-    rule = f"local replication {role} peer" if _by_socket(info) else f"host replication {role} <address>/32 scram-sha-256"
+    rule = (
+        f"local replication {role} peer" if _by_socket(info) else f"host replication {role} <address>/32 scram-sha-256"
+    )
     yield failed(
         "replication connection",
         f"pg_basebackup cannot connect: {said}",
@@ -74,7 +78,9 @@ def check_server_settings(installation: Installation, facts: SourceFacts) -> Ite
     """Can the server serve a physical backup, and incremental ones?"""
     if facts.in_recovery:
         yield warning(
-            "server settings", "the source is a standby", "Give the primary's address in `platform.dsn`: WAL is archived there."
+            "server settings",
+            "the source is a standby",
+            "Give the primary's address in `platform.dsn`: WAL is archived there.",
         )
     if facts.pooled:
         yield failed(
@@ -89,7 +95,9 @@ def check_server_settings(installation: Installation, facts: SourceFacts) -> Ite
         faults.append(("wal_level is minimal", "ALTER SYSTEM SET wal_level = 'replica';"))
     if physical and facts.free_wal_senders < 1:
         value = int(facts.settings["max_wal_senders"])
-        faults.append((f"all {value} WAL senders are taken", f"ALTER SYSTEM SET max_wal_senders = {max(10, value + 5)};"))
+        faults.append(
+            (f"all {value} WAL senders are taken", f"ALTER SYSTEM SET max_wal_senders = {max(10, value + 5)};")
+        )
     if physical and facts.free_slots < 1:
         value = int(facts.settings["max_replication_slots"])
         fix = f"ALTER SYSTEM SET max_replication_slots = {max(10, value + 5)};"
@@ -98,7 +106,9 @@ def check_server_settings(installation: Installation, facts: SourceFacts) -> Ite
         fixes = "\n".join([*(fix for _, fix in faults), restart])
         yield failed("server settings", "; ".join(what for what, _ in faults), fixes)
     elif not facts.pooled:
-        yield ok("server settings", f"wal_level {facts.settings['wal_level']}, {facts.free_wal_senders} WAL senders free")
+        yield ok(
+            "server settings", f"wal_level {facts.settings['wal_level']}, {facts.free_wal_senders} WAL senders free"
+        )
     yield from _summaries(installation, facts)
 
 
@@ -156,7 +166,11 @@ def _restart_fix(installation: Installation, facts: SourceFacts) -> str:
     if installation.settings.platform.embedded:
         return "Then stop `lifeboat up` and start it again."
     data = facts.settings.get("data_directory")
-    return f"Then restart the server: pg_ctl -D {data} restart, or systemctl restart postgresql" if data else "Then restart the server."
+    return (
+        f"Then restart the server: pg_ctl -D {data} restart, or systemctl restart postgresql"
+        if data
+        else "Then restart the server."
+    )
 
 
 def _by_socket(info: ConnectionInfo) -> bool:

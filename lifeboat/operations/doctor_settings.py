@@ -4,9 +4,6 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
-from pathlib import Path
-
-from pydantic import SecretStr
 
 from lifeboat.errors import SettingsError
 from lifeboat.operations.doctor_results import CheckResult, failed, ok, warning
@@ -15,8 +12,9 @@ from lifeboat.postgres.connections import ConnectionInfo
 from lifeboat.storage.signing import Signer, require_private
 
 
-def check_settings_file(installation: Installation, settings_file: Path | None) -> Iterator[CheckResult]:
+def check_settings_file(installation: Installation) -> Iterator[CheckResult]:
     """Were the settings read, and are the passwords in them private?"""
+    settings_file = installation.settings_file
     variables = [name for name in os.environ if name.startswith("LIFEBOAT_") and "__" in name]
     beside = f", changed by {', '.join(sorted(variables))}" if variables else ""
     if settings_file is None:
@@ -59,4 +57,6 @@ def check_signing_key(installation: Installation) -> Iterator[CheckResult]:
 def _holds_password(installation: Installation) -> bool:
     settings = installation.settings
     strings: list[SecretStr | None] = [settings.platform.dsn, settings.catalog.dsn]
-    return any(dsn is not None and "password" in ConnectionInfo.parse(dsn.get_secret_value()).parameters for dsn in strings)
+    return any(
+        dsn is not None and "password" in ConnectionInfo.parse(dsn.get_secret_value()).parameters for dsn in strings
+    )

@@ -94,7 +94,11 @@ def check_drill(installation: Installation, facts: SourceFacts) -> Iterator[Chec
 def _next_backup_bytes(installation: Installation, name: str, facts: SourceFacts | None) -> int | None:
     """About what the next backup takes: as much as the last full one, else the cluster's size uncompressed."""
     try:
-        sizes = [stored.manifest.size_bytes for stored in installation.repository(name).backups() if not stored.manifest.parent_label]
+        sizes = [
+            stored.manifest.size_bytes
+            for stored in installation.repository(name).backups()
+            if not stored.manifest.parent_label
+        ]
     except LifeboatError:
         sizes = []
     if sizes:

@@ -45,7 +45,11 @@ def check_system_programs(installation: Installation) -> Iterator[CheckResult]:
     del installation
     if shutil.which("setpriv") is None:
         say = failed if os.geteuid() == 0 else warning
-        why = "PostgreSQL's programs cannot be run as another account" if os.geteuid() == 0 else "a killed run leaves its tools"
+        why = (
+            "PostgreSQL's programs cannot be run as another account"
+            if os.geteuid() == 0
+            else "a killed run leaves its tools"
+        )
         yield say("system programs", f"setpriv is not there: {why}", "apt-get install util-linux")
         return
     absent = [program for program in ("tar", "gzip") if shutil.which(program) is None]
@@ -94,7 +98,9 @@ def check_connection_of_tools(installation: Installation, facts: SourceFacts) ->
         tools.run("psql", words, connection=installation.source, timeout_seconds=_CONNECT_TIMEOUT_SECONDS)
     except commands.CommandFailed as error:
         said = " ".join(error.stderr_tail.split())
-        yield failed("programs' connection", f"psql in {tools.bin_dir} cannot connect: {said}", _connection_fix(said, tools.user))
+        yield failed(
+            "programs' connection", f"psql in {tools.bin_dir} cannot connect: {said}", _connection_fix(said, tools.user)
+        )
         return
     yield ok("programs' connection", f"psql connects{f' as the account {tools.user}' if tools.user else ''}")
 
@@ -110,7 +116,9 @@ def programs_fix(major: int) -> str:
 
 def _connection_fix(said: str, user: str | None) -> str:
     if "SSL" in said or "TLS" in said.upper():
-        return "These programs were built without TLS: install the system's and name their folder in `platform.bin_dir`."
+        return (
+            "These programs were built without TLS: install the system's and name their folder in `platform.bin_dir`."
+        )
     if "eer authentication failed" in said:
         return f"Add a line for the account {user} to pg_ident.conf, or give the role a password and put it into `platform.dsn`."
     return "Check pg_hba.conf, and that files which `platform.dsn` names (certificates, passfile) are open to that account."

@@ -100,7 +100,7 @@ def _export(
         flow_run_id=flow_run_id,
         objects=_objects(backup, written),
         compression="gzip",
-        restore=restore_steps(backup.label),
+        restore=restore_steps(backup.label, archive.index),
         tools={"tar": "any", "gzip": "any", "psql": pg_version.partition(".")[0]},
         details={"items": archive.index.counts_by_kind(), "findings": len(archive.index.findings)},
         lifeboat_version=version("lifeboat"),

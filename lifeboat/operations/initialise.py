@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -22,7 +22,7 @@ from lifeboat.storage.signing import Signer
 
 _HEAD = """\
 # Settings of Lifeboat. Every setting can also come from the environment: LIFEBOAT_<SECTION>__<KEY>, which goes first.
-# A line like `#key = value` shows a default; a key that Lifeboat does not know is refused.
+# A line like `#key = value` shows a default or an example; a key that Lifeboat does not know is refused.
 # `lifeboat doctor` checks what is set here.
 """
 # What nobody can guess a default for is shown by example.
@@ -93,12 +93,8 @@ def settings_text(*, dsn: str | None, state_dir: Path, destination: Path) -> str
         **({"platform.embedded": True} if dsn is None else {"platform.dsn": dsn}),
         "backup.destination": "primary",
     }
-    primary = f'[destinations.primary]\ntype = "filesystem"\npath = {_toml(destination)}'
-    model = Settings.model_fields["destinations"]
-    tables = "\n".join(_table("", Settings, chosen, skip={"destinations"}))
-    fields = _nested_model(model)
-    others = "\n".join(_keys("destinations.primary", fields, {}, skip={"type", "path"})) if fields else ""
-    return f"{_HEAD}\n{tables}\n# Where backups go: a table per destination.\n{primary}\n{others}\n"
+    chosen |= {"destinations.primary.type": "filesystem", "destinations.primary.path": destination}
+    return "\n".join([_HEAD, *_table("", Settings, chosen)]) + "\n"
 
 
 def _refuse_existing(settings_file: Path) -> None:
@@ -123,31 +119,26 @@ def _make_state_dir(state_dir: Path) -> None:
     check_reachable(state_dir, commands.effective_user(None))
 
 
-def _table(path: str, model: type[BaseModel], chosen: Mapping[str, object], skip: set[str]) -> Iterator[str]:
-    yield from _keys(path, model, chosen, skip)
+def _table(path: str, model: type[BaseModel], chosen: Mapping[str, object]) -> Iterator[str]:
+    yield from _keys(path, model, chosen)
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if name in skip or not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            continue
         below = f"{path}.{name}" if path else name
-        yield ""
-        yield f"# {_first_line(inner)}"
-        yield f"[{below}]"
-        yield from _table(below, inner, chosen, set())
+        if below == "destinations":
+            yield from ("", "# Where backups go: a table for each destination, told apart by its name.", "[destinations.primary]")
+            yield from _table("destinations.primary", _value_model(field), chosen)
+        elif _is_model(field.annotation):
+            yield from ("", *_about(field.annotation), f"[{below}]")
+            yield from _table(below, field.annotation, chosen)
 
 
-def _keys(path: str, model: type[BaseModel], chosen: Mapping[str, object], skip: set[str]) -> Iterator[str]:
+def _keys(path: str, model: type[BaseModel], chosen: Mapping[str, object]) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if name in skip or (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            continue
         full = f"{path}.{name}" if path else name
+        if _is_model(field.annotation) or full == "destinations":
+            continue
         if field.description:
             yield f"# {field.description.rstrip('.')}."
-        if full in chosen:
-            yield f"{name} = {_toml(chosen[full])}"
-        else:
-            yield f"#{name} ={_default(full, field)}"
+        yield f"{name} = {_toml(chosen[full])}" if full in chosen else f"#{name} ={_default(full, field)}"
 
 
 def _default(full: str, field: FieldInfo) -> str:
@@ -157,14 +148,22 @@ def _default(full: str, field: FieldInfo) -> str:
     return f" {_toml(value)}" if value is not None else "  # not set"
 
 
-def _nested_model(field: FieldInfo) -> type[BaseModel] | None:
-    arguments = getattr(field.annotation, "__args__", ())
-    found = arguments[-1] if arguments else None
-    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+def _is_model(annotation: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _first_line(model: type[BaseModel]) -> str:
-    return (model.__doc__ or "").strip().splitlines()[0]
+def _value_model(field: FieldInfo) -> type[BaseModel]:
+    found = get_args(field.annotation)[-1]
+    if not _is_model(found):
+        raise TypeError(f"{field.annotation} is no table of models")
+    return found
+
+
+def _about(model: type[BaseModel]) -> Iterator[str]:
+    first_line = (model.__doc__ or "").strip().splitlines()[0]
+    # Some say only which section they are, as the next line does.
+    if not first_line.startswith("Section ["):
+        yield f"# {first_line}"
 
 
 def _toml(value: Any) -> str:  # noqa: ANN401 - whatever a setting's default is

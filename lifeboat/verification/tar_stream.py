@@ -34,7 +34,7 @@ def opened(source: Path | Readable) -> Iterator[Readable]:
         yield source
 
 
-def tar_files(stream: Readable) -> Iterator[tuple[str, int, IO[bytes]]]:
+def tar_files(stream: Readable) -> Iterator[tuple[str, int, Readable]]:
     """Name, size in bytes and content of each regular file; read a content before asking for the next.
 
     Whether the stream is compressed is seen from its first bytes. Raises ArchiveDamaged.
@@ -49,12 +49,26 @@ def tar_files(stream: Readable) -> Iterator[tuple[str, int, IO[bytes]]]:
             for member in archive:
                 content = archive.extractfile(member) if member.isreg() else None
                 if content is not None:
-                    yield member.name.removeprefix("./"), member.size, content
+                    yield member.name.removeprefix("./"), member.size, _Content(content)
         # What follows the end of the archive still belongs to the gzip stream, and to its checksum.
         while plain.read(BLOCK_BYTES):
             pass
-    except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise ArchiveDamaged(str(error) or type(error).__name__) from error
+    except tarfile.TarError as error:
+        raise ArchiveDamaged(str(error)) from error
+
+
+class _Content:
+    """One file in the archive; the archive's damage shows while it is read."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes. Raises ArchiveDamaged."""
+        try:
+            return self._stream.read(size)
+        except tarfile.TarError as error:
+            raise ArchiveDamaged(str(error)) from error
 
 
 class _Prefixed:
@@ -83,7 +97,7 @@ class _Inflated:
         self._pending = b""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes; less only at the end."""
+        """Up to `size` bytes; less only at the end. Raises ArchiveDamaged."""
         parts: list[bytes] = []
         while size > 0 and (part := self._inflate(size)):
             parts.append(part)
@@ -101,8 +115,11 @@ class _Inflated:
             elif not self._pending:
                 self._pending = self._stream.read(BLOCK_BYTES)
                 if not self._pending:
-                    raise EOFError("the compressed stream ends too early")
-            part = self._inflater.decompress(self._pending, size)
+                    raise ArchiveDamaged("the compressed stream ends too early")
+            try:
+                part = self._inflater.decompress(self._pending, size)
+            except zlib.error as error:
+                raise ArchiveDamaged(str(error)) from error
             self._pending = self._inflater.unconsumed_tail
             if part:
                 return part

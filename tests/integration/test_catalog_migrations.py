@@ -14,8 +14,8 @@ from lifeboat.catalog.errors import CatalogRefused, CatalogUnavailable
 from lifeboat.catalog.migrate import Migration, current_revision, head_revision, migrate
 from lifeboat.catalog.store import Catalog
 from lifeboat.catalog.tables import REVISION, SCHEMA, Base
-from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import ConnectionInfo, connect
+from tests.support.catalog import numbered, record_completed
 
 COLUMNS = """
 SELECT table_name, column_name, data_type, is_nullable, column_default, identity_generation
@@ -49,11 +49,13 @@ def test_an_empty_database_is_migrated_once_and_then_left_alone(platform_dsn: st
         catalog.ping()
 
 
-def test_every_supported_server_takes_the_migrations(each_cluster: Cluster) -> None:
-    each_cluster.start()
-
-    assert migrate(each_cluster.dsn()).changed
-    assert not migrate(each_cluster.dsn()).changed
+def test_every_supported_server_takes_the_migrations(each_database: str) -> None:
+    assert migrate(each_database).changed
+    assert not migrate(each_database).changed
+    with Catalog(each_database) as catalog:
+        for number in (1, 1, 2):
+            assert record_completed(catalog, number)
+        assert [found.id for found in catalog.backups.list_backups(limit=1).rows] == [numbered(2)]
 
 
 def test_two_processes_migrate_at_once_and_one_does_it(platform_dsn: str) -> None:

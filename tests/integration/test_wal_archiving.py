@@ -33,6 +33,7 @@ from lifeboat.wal.install import (
     prepare_archive,
 )
 from lifeboat.wal.names import ArchiveNameKind, parse_segment
+from tests.support.wal import with_mode
 
 SEGMENT_BYTES = 1 << 20
 QUICK: dict[str, SettingValue] = {"fsync": False, "max_wal_size": "256MB", "wal_level": "replica"}
@@ -252,7 +253,7 @@ def test_recovery_stops_instead_of_promoting_early(restorable: Restorable) -> No
         source.folder.mkdir()  # an empty mount point
         assert_recovery_stops(restorable)
         source.folder.rmdir()
-    with closed(source.folder):
+    with with_mode(source.folder, 0):
         assert_recovery_stops(restorable)
     no_python = source.program.restore_command.replace(str(source.program.python), "/nowhere/python3")
     assert_recovery_stops(restorable, restore_command=no_python)
@@ -283,14 +284,6 @@ def moved_away(path: Path) -> Iterator[None]:
     path.rename(away)
     yield
     away.rename(path)
-
-
-@contextmanager
-def closed(path: Path) -> Iterator[None]:
-    mode = path.stat().st_mode
-    path.chmod(0)
-    yield
-    path.chmod(mode)
 
 
 @pytest.mark.parametrize("trouble", ["another system", "Python gone"])

@@ -30,6 +30,7 @@ from tests.support.wal import (
     make_segment,
     run_as_server,
     start_as,
+    with_mode,
 )
 
 SIZE_BYTES = 4 << 20
@@ -191,12 +192,8 @@ def test_what_may_not_be_read_stops_recovery(installation: Installation, closed:
     installation.push(installation.source(NAME), NAME)
     archive = installation.archive
     path = archive.stored_path(NAME) if closed == "segment" else archive.folder.parent / closed
-    mode = path.stat().st_mode
-    path.chmod(0)
-    try:
+    with with_mode(path, 0):
         answers = [installation.fetch(name) for name in (NAME, OTHER)]
-    finally:
-        path.chmod(mode)
     # With the segment alone closed, another one is certainly absent.
     assert [answer.returncode for answer in answers] == [255, 1 if closed == "segment" else 255]
     assert "Permission denied" in answers[0].stderr
@@ -231,14 +228,14 @@ def test_what_is_lost_stops_recovery_and_archiving(installation: Installation, l
 
 
 def test_archive_without_write_access_refuses_the_segment(installation: Installation) -> None:
-    installation.archive.folder.chmod(0o550)
-    pushed = installation.push(installation.source(NAME), NAME)
-    assert pushed.returncode == 1
-    assert "Permission denied" in pushed.stderr
-    (installation.archive.folder / "history").chmod(0o550)
-    with pytest.raises(ArchiveProgramUnusable, match="Permission denied"):
-        check_archive(installation.program)
-    check_archive(installation.program, for_push=False)
+    folder = installation.archive.folder
+    with with_mode(folder, 0o550), with_mode(folder / "history", 0o550):
+        pushed = installation.push(installation.source(NAME), NAME)
+        assert pushed.returncode == 1
+        assert "Permission denied" in pushed.stderr
+        with pytest.raises(ArchiveProgramUnusable, match="Permission denied"):
+            check_archive(installation.program)
+        check_archive(installation.program, for_push=False)
 
 
 @pytest.fixture
@@ -290,8 +287,10 @@ def test_python_that_the_account_cannot_execute_is_not_chosen(installation: Inst
     closed.mkdir()
     python = closed / "python3"
     shutil.copy(installation.program.python, python)
-    closed.chmod(0)
-    with pytest.raises(ArchiveProgramUnusable, match="no Python runs the archive program") as caught:
+    with (
+        with_mode(closed, 0),
+        pytest.raises(ArchiveProgramUnusable, match="no Python runs the archive program") as caught,
+    ):
         choose_python(installation.program.program, user=installation.user, configured=python)
     assert str(python) in caught.value.message
     assert "[wal]" in str(caught.value.hint)

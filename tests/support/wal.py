@@ -6,7 +6,8 @@ import random
 import re
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def run_as_server(command: str, path: Path | str, name: str, user: str | None) -
     with start_as(user, argv) as process:
         stdout, stderr = process.communicate()
     return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+
+
+@contextmanager
+def with_mode(path: Path, mode: int = 0) -> Iterator[None]:
+    """Close a file or folder for the block."""
+    before = path.stat().st_mode
+    path.chmod(mode)
+    try:
+        yield
+    finally:
+        path.chmod(before)
 
 
 def make_archive(root: Path, *, user: str | None = None, **changes: object) -> ArchiveForTest:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy import create_engine
 
 from lifeboat.catalog import tables, values
 from lifeboat.catalog.columns import EnumText, UtcDateTime, storable_json, storable_text
@@ -23,7 +23,7 @@ from lifeboat.catalog.store import BackupStatus, Catalog
 from lifeboat.errors import LifeboatError
 from lifeboat.settings.catalog import CatalogSettings
 
-DIALECT = PGDialect_psycopg()
+DIALECT = create_engine("postgresql+psycopg://").dialect
 ROWS = [
     (tables.Backup, values.BackupRow),
     (tables.BackupSchedule, values.ScheduleRow),

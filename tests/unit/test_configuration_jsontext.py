@@ -20,7 +20,9 @@ from lifeboat.configuration.jsontext import (
     split_row,
 )
 
-numbers = (st.integers().map(str) | st.sampled_from(["1.10", "-0", "1e400", "0.1E-7", "-9007199254740993.25"])).map(Number)
+numbers = (st.integers().map(str) | st.sampled_from(["1.10", "-0", "1e400", "0.1E-7", "-9007199254740993.25"])).map(
+    Number
+)
 texts = st.text(max_size=6)
 scalars = st.none() | st.booleans() | numbers | texts
 values = st.recursive(
@@ -79,7 +81,8 @@ def test_line_breaks_between_tokens_do_not_break_the_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"a"}', '{"a": }', '{"a": 1', '{"a": 1} x', '{"a": 1 "b": 2}', '{1: 2}', '{"a": 1, "a": 2}']
+    "text",
+    ["", "{", "[]", '{"a"}', '{"a": }', '{"a": 1', '{"a": 1} x', '{"a": 1 "b": 2}', "{1: 2}", '{"a": 1, "a": 2}'],
 )
 def test_what_is_no_row_is_refused(text: str) -> None:
     with pytest.raises(JsonInvalid):

@@ -197,9 +197,10 @@ def test_a_truncated_archive_is_named(tmp_path: Path, cut: int) -> None:
 
 
 def test_a_flipped_bit_in_the_archive_is_found(tmp_path: Path) -> None:
-    (tmp_path / "backup_manifest").write_bytes(manifest_of(FILES))
     files = {name: content for name, content in FILES.items() if not name.startswith("pg_tblspc")}
+    (tmp_path / "backup_manifest").write_bytes(manifest_of(files))
     data = bytearray(tar_of(files, compressed=True))
+    assert check_tar({"base.tar.gz": io.BytesIO(bytes(data))}, tmp_path / "backup_manifest").passed
     for position in range(20, len(data), max(1, len(data) // 23)):
         data[position] ^= 16
         report = check_tar({"base.tar.gz": io.BytesIO(bytes(data))}, tmp_path / "backup_manifest")
@@ -229,10 +230,8 @@ def test_an_unreadable_file_is_named_and_the_rest_checked(tmp_path: Path) -> Non
     assert list(map(str, report.problems)) == ["PG_VERSION: cannot be read: Too many levels of symbolic links"]
 
 
-@EACH_FORM
-def test_progress_adds_up(tmp_path: Path, check: Check) -> None:
+def test_progress_adds_up(tmp_path: Path) -> None:
     read: list[int] = []
-    check(tmp_path, FILES, manifest_of(FILES))
-    if check is in_directory:
-        check_directory(tmp_path / "data", on_bytes=read.append)
-        assert sum(read) == sum(map(len, FILES.values()))
+    in_directory(tmp_path, FILES, manifest_of(FILES))
+    check_directory(tmp_path / "data", on_bytes=read.append)
+    assert sum(read) == sum(map(len, FILES.values()))

@@ -61,6 +61,7 @@ def fetch(config: Config, target: str, name: str) -> None:
 
 def fetch_with_retries(config: Config, target: str, name: str, on_retry: Callable[[str], None]) -> None:
     """`fetch`, again up to `config.retries` times after a pause that doubles, for anything but Absent."""
+    layout.require_kind(config, name)  # trying again would not mend the name
     for attempt in range(config.retries):
         try:
             return fetch(config, target, name)

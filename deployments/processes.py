@@ -1,0 +1,139 @@
+"""The Prefect server and the worker as processes of ours: how they start, that they live, how they end."""
+
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from deployments.api import is_healthy
+from lifeboat.commands import Service, start_service
+from lifeboat.errors import PermanentError, SettingsError
+from lifeboat.settings.prefect import PrefectSettings
+
+STOP_SECONDS = 20.0
+_START_SECONDS = 120.0
+_POLL_SECONDS = 0.2
+_LOG_BYTES_MAX = 20 * 1024 * 1024
+_RESTARTS_MAX = 3
+_RESTART_WINDOW_SECONDS = 600.0
+
+
+class ServiceEnded(PermanentError):
+    """A process that should run on has ended."""
+
+
+@dataclass
+class Supervised:
+    """One process, started again when it ends by itself, but not for ever."""
+
+    name: str
+    argv: list[str]
+    environment: dict[str, str]
+    log_path: Path
+    _service: Service | None = None
+    _restarts: list[float] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start it."""
+        if self.log_path.exists() and self.log_path.stat().st_size > _LOG_BYTES_MAX:
+            self.log_path.replace(self.log_path.with_suffix(".log.old"))
+        self._service = start_service(self.argv, env=self.environment, log_path=self.log_path)
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None when it does not run."""
+        return self._service.pid if self._service and self._service.returncode() is None else None
+
+    def ensure(self, say: Callable[[str], None]) -> bool:
+        """Whether it had ended and was started again; raises ServiceEnded when that happens too often."""
+        if self._service is None or (code := self._service.returncode()) is None:
+            return False
+        now = time.monotonic()
+        self._restarts = [at for at in self._restarts if now - at < _RESTART_WINDOW_SECONDS]
+        if len(self._restarts) >= _RESTARTS_MAX:
+            raise self.ended(f"again with code {code}, after {_RESTARTS_MAX} restarts")
+        self._restarts.append(now)
+        say(f"the {self.name} ended unexpectedly with code {code}: starting it again")
+        self._service.stop(timeout_seconds=0)
+        self.start()
+        return True
+
+    def refuse_end(self) -> None:
+        """Raise ServiceEnded when it has ended."""
+        if self._service is not None and (code := self._service.returncode()) is not None:
+            raise self.ended(f"with code {code}")
+
+    def ended(self, how: str) -> ServiceEnded:
+        """The error that says so, with its last words."""
+        said = self._service.last_words() if self._service else ""
+        return ServiceEnded(
+            f"the {self.name} ended {how}; its last words:\n{said}", hint=f"Its log is {self.log_path}."
+        )
+
+    def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
+        """Ask it to end, wait, then end it and what it started."""
+        if self._service is not None:
+            self._service.stop(timeout_seconds=timeout_seconds)
+
+
+def server_process(environment: dict[str, str], log_path: Path) -> Supervised:
+    """The Prefect server."""
+    argv = [sys.executable, "-m", "prefect", "server", "start", "--log-level", "WARNING"]
+    return Supervised("Prefect server", argv, environment, log_path)
+
+
+def worker_process(settings: PrefectSettings, environment: dict[str, str], log_path: Path) -> Supervised:
+    """The worker of our pool."""
+    name = f"lifeboat on {socket.gethostname()}"
+    words = ["worker", "start", "--pool", settings.work_pool, "--type", "process", "--name", name]
+    argv = [sys.executable, "-m", "prefect", *words, "--limit", str(settings.worker_limit)]
+    return Supervised("Prefect worker", argv, environment, log_path)
+
+
+def refuse_taken_port(settings: PrefectSettings) -> None:
+    """Raise SettingsError when somebody else listens on the server's port already."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            place = f"{settings.host}:{settings.port}"
+            raise SettingsError(
+                f"the Prefect server cannot listen on {place}: {error.strerror}{_owner(settings)}",
+                hint="Stop what uses it, or set another `prefect.port`; a Prefect server that runs already is used "
+                "with `prefect.api_url`.",
+            ) from error
+
+
+def wait_until_healthy(settings: PrefectSettings, server: Supervised | None, stopping: Callable[[], bool]) -> bool:
+    """Wait for the API; False when we are to stop. Raises ServiceEnded when our server ends or does not answer."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not is_healthy(settings):
+        if stopping():
+            return False
+        if server is not None:
+            server.refuse_end()
+        if time.monotonic() > deadline:
+            raise ServiceEnded(
+                f"the Prefect API at {settings.effective_api_url} did not answer within {_START_SECONDS:.0f} s",
+                hint=f"Its log is {server.log_path}." if server else "Check `prefect.api_url` in lifeboat.toml.",
+            )
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _owner(settings: PrefectSettings) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+                continue
+            if connection.laddr[1] == settings.port:
+                return f" (process {connection.pid}, {psutil.Process(connection.pid).name()}, is there)"
+    except psutil.Error:
+        pass
+    return ""

@@ -1,0 +1,248 @@
+"""`lifeboat up`: embedded PostgreSQL, Prefect server, deployments and worker, started and stopped in order."""
+
+import fcntl
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import WorkerFilter
+
+from deployments.api import prefect_api
+from deployments.deploying import deploy, ensure_work_pool
+from deployments.draining import DrainMark, drain
+from deployments.environment import prefect_home, service_environment
+from deployments.processes import (
+    ServiceEnded,
+    Supervised,
+    refuse_taken_port,
+    server_process,
+    wait_until_healthy,
+    worker_process,
+)
+from deployments.registry import load_registry
+from lifeboat.catalog.errors import CatalogUnavailable
+from lifeboat.catalog.migrate import migrate
+from lifeboat.errors import LifeboatError, PermanentError
+from lifeboat.operations.installation import Installation
+from lifeboat.operations.platform import start_platform, stop_platform
+
+_WATCH_SECONDS = 0.5
+_WORKER_SECONDS = 60.0
+
+Say = Callable[[str], None]
+
+
+class AlreadyUp(PermanentError):
+    """Another `lifeboat up` runs with the same state folder."""
+
+
+@dataclass
+class RunningServices:
+    """What runs; `deployments` are named `flow/deployment`. Processes are started from the main thread only."""
+
+    installation: Installation
+    say: Say
+    stopping: threading.Event = field(default_factory=threading.Event)
+    hurry: threading.Event = field(default_factory=threading.Event)
+    server: Supervised | None = None
+    worker: Supervised | None = None
+    deployments: list[str] = field(default_factory=list)
+
+    @property
+    def api_url(self) -> str:
+        """The address of Prefect's API."""
+        return self.installation.settings.prefect.effective_api_url
+
+    @property
+    def ui_url(self) -> str:
+        """The address of Prefect's UI."""
+        return self.installation.settings.prefect.ui_url
+
+    def check(self) -> None:
+        """Start again what ended by itself; raises ServiceEnded when it keeps ending."""
+        installation = self.installation
+        if installation.settings.platform.embedded and not installation.embedded.is_running():
+            self.say("the embedded PostgreSQL ended unexpectedly: starting it again")
+            start_platform(installation)
+        if self.server is not None and self.server.ensure(self.say):
+            wait_until_healthy(installation.settings.prefect, self.server, self.stopping.is_set)
+        if self.worker is not None:
+            self.worker.ensure(self.say)
+
+    def watch(self) -> None:
+        """Keep everything running until `stopping` is set; raises ServiceEnded."""
+        while not self.stopping.wait(_WATCH_SECONDS):
+            self.check()
+
+
+def run_until_signalled(installation: Installation, say: Say) -> None:
+    """The body of `lifeboat up`: run in the foreground until SIGINT or SIGTERM, then stop cleanly.
+
+    A first signal drains, a second one cancels what still runs. Raises AlreadyUp, ServiceEnded and what
+    running_services raises.
+    """
+    stopping, hurry = threading.Event(), threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        (hurry if stopping.is_set() else stopping).set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with running_services(installation, say, stopping=stopping, hurry=hurry) as services:
+            if not stopping.is_set():
+                _introduce(services)
+            services.watch()
+            say("stopping")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def running_services(
+    installation: Installation,
+    say: Say,
+    *,
+    stopping: threading.Event | None = None,
+    hurry: threading.Event | None = None,
+) -> Iterator[RunningServices]:
+    """Start everything, yield when the worker waits for runs, and stop everything at the end.
+
+    Only the main thread may enter it. Raises AlreadyUp, SettingsError for a taken port, ServiceEnded, and what
+    PostgreSQL and the catalog raise. When `stopping` is set meanwhile it yields early, with what runs by then.
+    """
+    services = RunningServices(installation, say, stopping or threading.Event(), hurry or threading.Event())
+    with ExitStack() as stack:
+        home = _prepare_home(installation)
+        stack.enter_context(_only_one(home / "up.lock", installation.settings.state_dir))
+        if installation.settings.platform.embedded:
+            stack.callback(stop_platform, installation)
+        _start_server(services, home, stack)
+        _start_platform(services)
+        _start_worker(services, home, stack)
+        yield services
+
+
+def _prepare_home(installation: Installation) -> Path:
+    home = prefect_home(installation)
+    home.mkdir(parents=True, exist_ok=True)
+    # Results, logs and the database of flow runs are nobody else's business.
+    home.chmod(0o700)
+    return home
+
+
+@contextmanager
+def _only_one(path: Path, state_dir: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            raise AlreadyUp(
+                f"`lifeboat up` runs already with {state_dir} (process {pid or 'unknown'})",
+                hint="Use that one, stop it first, or give this installation another `state_dir` and `prefect.port`.",
+            ) from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _start_server(services: RunningServices, home: Path, stack: ExitStack) -> None:
+    settings = services.installation.settings.prefect
+    if settings.api_url is not None:
+        return
+    refuse_taken_port(settings)
+    services.server = server_process(service_environment(services.installation), home / "server.log")
+    stack.callback(services.server.stop)
+    services.say("starting the Prefect server")
+    services.server.start()
+
+
+def _start_platform(services: RunningServices) -> None:
+    # The server needs seconds to come up: PostgreSQL and the catalog use them.
+    installation = services.installation
+    if services.stopping.is_set():
+        return
+    if installation.settings.platform.embedded:
+        services.say("starting the embedded PostgreSQL")
+        start_platform(installation)
+    own = installation.settings.catalog.dsn
+    try:
+        migrate(own.get_secret_value() if own else installation.source)
+    except CatalogUnavailable as error:
+        # Backups do not need it (DESIGN principle 6); reconciling tells it later.
+        services.say(f"going on without the catalog: {error}")
+
+
+def _start_worker(services: RunningServices, home: Path, stack: ExitStack) -> None:
+    settings = services.installation.settings.prefect
+    if not wait_until_healthy(settings, services.server, services.stopping.is_set):
+        return
+    mark = DrainMark(home / "drained")
+    with prefect_api(settings) as client:
+        ensure_work_pool(client, settings.work_pool)
+        mark.resume(client, settings.work_pool)
+        worker = worker_process(settings, service_environment(services.installation), home / "worker.log")
+        stack.callback(_stop_worker, services, worker, mark)
+        services.say("starting the worker")
+        worker.start()
+        services.worker = worker
+        services.deployments = deploy(client, load_registry(), settings.work_pool)
+        _wait_for_worker(services, worker, client)
+
+
+def _wait_for_worker(services: RunningServices, worker: Supervised, client: SyncPrefectClient) -> None:
+    deadline = time.monotonic() + _WORKER_SECONDS
+    wanted = WorkerFilter.model_validate({"status": {"any_": ["ONLINE"]}})
+    pool = services.installation.settings.prefect.work_pool
+    while not services.stopping.wait(0.2):
+        worker.refuse_end()
+        if client.read_workers_for_work_pool(pool, worker_filter=wanted):
+            return
+        if time.monotonic() > deadline:
+            raise ServiceEnded(
+                f"the worker did not report itself within {_WORKER_SECONDS:.0f} s",
+                hint=f"Its log is {worker.log_path}.",
+            )
+
+
+def _stop_worker(services: RunningServices, worker: Supervised, mark: DrainMark) -> None:
+    settings = services.installation.settings.prefect
+    if settings.api_url is not None:
+        # Others may work for the pool too. Asked to end, a worker takes no more runs and waits for its own.
+        services.say(f"the worker ends with its last run, or in {settings.drain_seconds:.0f} s")
+        worker.stop(settings.drain_seconds)
+        return
+    try:
+        with prefect_api(settings) as client:
+            mark.pause(client, settings.work_pool)
+            drain(
+                client,
+                settings.work_pool,
+                limit_seconds=settings.drain_seconds,
+                hurry=services.hurry.is_set,
+                say=services.say,
+            )
+    except LifeboatError as error:
+        # Whatever still runs is ended with the worker; reconciling tells the catalog.
+        services.say(f"running flows were not waited for: {error.message}")
+    worker.stop()
+
+
+def _introduce(services: RunningServices) -> None:
+    services.say(f"{len(services.deployments)} deployments are ready:")
+    for name in services.deployments:
+        services.say(f"  prefect deployment run '{name}'")
+    services.say(f"Prefect: {services.ui_url}    API for other terminals: export PREFECT_API_URL={services.api_url}")
+    services.say("Ctrl-C stops everything")
