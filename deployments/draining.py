@@ -6,14 +6,14 @@ from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
-from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
+
+from tasks.flow_runs import find_flow_runs
 
 _OPEN = ["RUNNING", "PENDING", "CANCELLING"]
 _POLL_SECONDS = 1.0
 _CANCEL_SECONDS = 60.0
-_PAGE = 100
 
 
 class DrainMark:
@@ -72,11 +72,7 @@ def _wait(
 
 
 def _open_runs(client: SyncPrefectClient, pool: str) -> list[FlowRun]:
-    return client.read_flow_runs(
-        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": _OPEN}}}),
-        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
-        limit=_PAGE,
-    )
+    return find_flow_runs(client, {"state": {"type": {"any_": _OPEN}}}, work_pool=pool)
 
 
 def _named(runs: list[FlowRun]) -> str:

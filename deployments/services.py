@@ -208,7 +208,7 @@ def _wait_for_worker(services: RunningServices, worker: Supervised, client: Sync
     pool = services.installation.settings.prefect.work_pool
     while not services.stopping.wait(0.2):
         worker.refuse_end()
-        if client.read_workers_for_work_pool(pool, worker_filter=wanted):
+        if client.read_workers_for_work_pool(pool, worker_filter=wanted, limit=1, offset=0):
             return
         if time.monotonic() > deadline:
             raise ServiceEnded(

@@ -1,14 +1,16 @@
 """What Prefect knows of our flow runs, and the end of those that died without a word."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runtime import flow_run as present_run
 from prefect.states import Cancelled, Crashed
 
@@ -17,19 +19,29 @@ from lifeboat.postgres.lock import is_locked
 
 OUR_TAG = "lifeboat"
 BACKUP_TAG = "backup"
-_PAGE = 100
+PAGE = 100
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
+
+
+def find_flow_runs(
+    client: SyncPrefectClient, wanted: Mapping[str, Any], *, work_pool: str | None = None, limit: int = PAGE
+) -> list[FlowRun]:
+    """The flow runs that match a filter in the API's own form, the last due first; at most `limit`."""
+    pool = WorkPoolFilter.model_validate({"name": {"any_": [work_pool]}}) if work_pool else None
+    chosen = FlowRunFilter.model_validate(wanted)
+    # Without a sort the synchronous client sends one that the API refuses.
+    sort = FlowRunSort.EXPECTED_START_TIME_DESC
+    return client.read_flow_runs(flow_run_filter=chosen, work_pool_filter=pool, sort=sort, limit=limit)
 
 
 def flow_run_states(identifiers: Sequence[UUID]) -> dict[UUID, str]:
     """The state types of flow runs by id; those that Prefect does not know (any more) are left out."""
     states: dict[UUID, str] = {}
     with get_client(sync_client=True) as client:
-        for first in range(0, len(identifiers), _PAGE):
-            some = {"id": {"any_": list(identifiers[first : first + _PAGE])}}
-            for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(some), limit=_PAGE):
+        for first in range(0, len(identifiers), PAGE):
+            for run in find_flow_runs(client, {"id": {"any_": list(identifiers[first : first + PAGE])}}):
                 if run.state_type is not None:
                     states[run.id] = run.state_type.value
     return states
@@ -57,7 +69,7 @@ def crash_zombies(installation: Installation) -> list[UUID]:
 
 def _open_runs(client: SyncPrefectClient, *, older_than: datetime) -> list[FlowRun]:
     ours = {"tags": {"all_": [OUR_TAG]}, "state": {"type": {"any_": _OPEN}}}
-    runs = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(ours), limit=_PAGE)
+    runs = find_flow_runs(client, ours)
     return [run for run in runs if run.state is not None and run.state.timestamp < older_than]
 
 

@@ -4,12 +4,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from lifeboat.operations.installation import Installation
+from tasks.flow_runs import find_flow_runs
 
 SKIPPED = "Skipped"
 _DUE = ["SCHEDULED", "PENDING", "RUNNING"]
@@ -38,4 +38,4 @@ def _newer_is_due(deployment_id: UUID, scheduled_at: datetime) -> bool:
         "expected_start_time": {"after_": scheduled_at + timedelta(seconds=1), "before_": datetime.now(UTC)},
     }
     with get_client(sync_client=True) as client:
-        return bool(client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(due), limit=1))
+        return bool(find_flow_runs(client, due, limit=1))

@@ -57,7 +57,8 @@ def run(  # noqa: PLR0913 - a command has as many parameters as options
     if not in_process and _worker_waits(installation):
         from console.cli.backup_trigger import trigger_backup
 
-        trigger_backup(installation, type_.value, engine, destination, wait=wait, as_json=as_json)
+        name = engine.value if engine else None
+        trigger_backup(installation, type_.value, engine=name, destination=destination, wait=wait, as_json=as_json)
         return
     with follow(f"{type_} backup") as follower:
         taken = _take(installation, type_, engine, destination, follower)
@@ -79,7 +80,7 @@ def _worker_waits(installation: "Installation") -> bool:
     from lifeboat.operations.prefect_api import NoWorker, PrefectSilent, online_workers
 
     try:
-        online_workers(installation.settings.prefect)
+        online_workers(installation)
     except (NoWorker, PrefectSilent) as error:
         notice(f"note: taken in this process, since {error.message}")
         return False

@@ -23,7 +23,7 @@ class Target(StrEnum):
     DATABASE = "database"
 
 
-def verify(
+def verify(  # noqa: PLR0913 - a command has as many parameters as options
     context: typer.Context,
     backup: Annotated[str, typer.Argument(metavar="ID|latest", help="A label, an id, or `latest`.")],
     check_only: Annotated[
@@ -35,7 +35,7 @@ def verify(
     destination: Destination = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove a backup by restoring it in isolation, comparing it with its fingerprint and running the validation queries.
+    """Prove a backup: restore it in isolation, compare it with its fingerprint, run the validation queries.
 
     Exit code 3 when the backup is not what it should be.
     """

@@ -38,9 +38,8 @@ def reconcile(context: typer.Context, as_json: AsJson = False) -> None:
     else:
         say(f"{len(report.adopted)} backups taken over from storage{_names(report.adopted)}")
         say(f"{len(report.repaired)} rows corrected{_names([f'{row} {status}' for row, status in report.repaired])}")
-        say(
-            f"{len(report.removed_scratch)} abandoned scratch clusters removed{_names(map(str, report.removed_scratch))}"
-        )
+        scratch = _names(map(str, report.removed_scratch))
+        say(f"{len(report.removed_scratch)} abandoned scratch clusters removed{scratch}")
         say(f"{len(report.missing_in_storage)} backups missing in storage{_names(report.missing_in_storage)}")
     if report.missing_in_storage:
         raise typer.Exit(3)

@@ -29,9 +29,8 @@ def export(context: typer.Context, destination: Destination = None, as_json: AsJ
     if as_json:
         say_json(taken)
     else:
-        say(
-            f"{taken.label}: {size_text(taken.size_bytes)} in {duration_text(taken.duration_seconds)}, at {taken.location}"
-        )
+        took = duration_text(taken.duration_seconds)
+        say(f"{taken.label}: {size_text(taken.size_bytes)} in {took}, at {taken.location}")
 
 
 @app.command("list")
@@ -78,7 +77,7 @@ def diff(
 
 
 @app.command()
-def apply(
+def apply(  # noqa: PLR0913 - a command has as many parameters as options
     context: typer.Context,
     archive: Archive,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,

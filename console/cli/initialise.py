@@ -11,7 +11,7 @@ from console.cli.output import say, say_json
 from console.cli.session import session_of
 
 
-def command(
+def command(  # noqa: PLR0913 - a command has as many parameters as options
     context: typer.Context,
     embedded: Annotated[bool, typer.Option("--embedded", help="Run our own PostgreSQL 18 and protect that.")] = False,
     dsn: Annotated[

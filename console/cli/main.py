@@ -7,34 +7,29 @@ the commands that use it: a server calls the first of these for each WAL segment
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+# Importing `typing` would take a tenth of the time that help has.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     import typer
 
-
-class Command(NamedTuple):
-    """A top-level word: the module below console.cli that has it as `app` (a group) or `command`, and its help."""
-
-    module: str
-    help: str
-
-
+# Top-level words: the module below console.cli that has it as `app` (a group) or `command`, and its help.
 COMMANDS = {
-    "init": Command("initialise", "Write a commented lifeboat.toml to start from, and the signing key."),
-    "doctor": Command("doctor", "Check settings, tools, connections, rights and space; print a fix for each fault."),
-    "demo": Command("showcase", "Play the whole loop on a small studio: backup, changes, restore drill, retention."),
-    "up": Command("services", "Start embedded PostgreSQL, Prefect server, worker and deployments, until Ctrl-C."),
-    "backup": Command("backup", "Take backups, list them, prove them, pin them."),
-    "config": Command("configuration", "Export, list, compare and apply configuration archives."),
-    "assets": Command("assets", "Check the files that the database refers to."),
-    "retention": Command("retention", "Preview and apply what expires."),
-    "wal": Command("wal", "The WAL archive: what it holds; push and fetch for the server."),
-    "storage": Command("storage", "Free space and what backups take, by destination."),
-    "catalog": Command("catalog", "Create, migrate and repair the catalog."),
-    "schedule": Command("schedule", "The backup schedules."),
+    "init": ("initialise", "Write a commented lifeboat.toml to start from, and the signing key."),
+    "doctor": ("doctor", "Check settings, tools, connections, rights and space; print a fix for each fault."),
+    "demo": ("showcase", "Play the whole loop on a small studio: backup, changes, restore drill, retention."),
+    "up": ("services", "Start embedded PostgreSQL, Prefect server, worker and deployments, until Ctrl-C."),
+    "backup": ("backup", "Take backups, list them, prove them, pin them."),
+    "config": ("configuration", "Export, list, compare and apply configuration archives."),
+    "assets": ("assets", "Check the files that the database refers to."),
+    "retention": ("retention", "Preview and apply what expires."),
+    "wal": ("wal", "The WAL archive: what it holds; push and fetch for the server."),
+    "storage": ("storage", "Free space and what backups take, by destination."),
+    "catalog": ("catalog", "Create, migrate and repair the catalog."),
+    "schedule": ("schedule", "The backup schedules."),
 }
 OPTIONS = {
     "--config PATH": "The settings file; else $LIFEBOAT_CONFIG, ./lifeboat.toml, /etc/lifeboat/lifeboat.toml.",
@@ -92,7 +87,7 @@ def help_text() -> str:
     """What `lifeboat --help` shows."""
     width = max(map(len, [*COMMANDS, *OPTIONS]))
     lines = ["Usage: lifeboat [OPTIONS] COMMAND [ARGS]...", "", "Backup and disaster recovery for a platform.", ""]
-    lines += ["Commands:", *(f"  {name:<{width}}  {entry.help}" for name, entry in COMMANDS.items()), ""]
+    lines += ["Commands:", *(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()), ""]
     lines += [
         "Options, before or after the command:",
         *(f"  {name:<{width}}  {text}" for name, text in OPTIONS.items()),
@@ -111,12 +106,12 @@ def build_app(names: Iterable[str] = tuple(COMMANDS)) -> "typer.Typer":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=EXIT_CODES)
     app.callback()(start_session)
     for name in names:
-        entry = COMMANDS[name]
-        module = import_module(f"console.cli.{entry.module}")
+        module_name, text = COMMANDS[name]
+        module = import_module(f"console.cli.{module_name}")
         if hasattr(module, "app"):
-            app.add_typer(module.app, name=name, help=entry.help)
+            app.add_typer(module.app, name=name, help=text)
         else:
-            app.command(name, help=entry.help)(module.command)
+            app.command(name)(module.command)
     return app
 
 
@@ -125,6 +120,8 @@ def explain(error: Exception, *, verbose: bool) -> int:
     from lifeboat.errors import FoundProblems, LifeboatError, SettingsError
 
     if verbose:
+        import traceback
+
         sys.stderr.write("".join(traceback.format_exception(error)))
     if isinstance(error, LifeboatError):
         message, hint = error.message, error.hint
@@ -168,7 +165,7 @@ def _say_interrupted() -> int:
     return _INTERRUPTED
 
 
-def _stop(number: int, _frame: object) -> NoReturn:
+def _stop(number: int, _frame: object) -> "NoReturn":
     raise SystemExit(128 + number)
 
 

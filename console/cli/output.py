@@ -16,6 +16,12 @@ def say(text: str = "") -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def say_now(text: str) -> None:
+    """Write a line to stdout at once, for what runs long and is watched through a pipe."""
+    say(text)
+    sys.stdout.flush()
+
+
 def notice(text: str) -> None:
     """Write a line that is not the result to stderr, above a progress display if one is shown."""
     if _live:

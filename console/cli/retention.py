@@ -1,6 +1,6 @@
 """`lifeboat retention`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 

@@ -45,7 +45,8 @@ def start_session(
 def session_of(context: typer.Context) -> Session:
     """The session of the command line that `context` belongs to."""
     session = context.find_object(Session)
-    assert session is not None, "the application's callback makes it before any command runs"
+    if session is None:
+        raise RuntimeError("the application's callback makes the session before any command runs")
     return session
 
 

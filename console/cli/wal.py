@@ -93,9 +93,8 @@ def _lag(installation: "Installation") -> tuple[int | None, str]:
 
 
 def _show(listing: "ArchiveListing") -> None:
-    say(
-        f"{listing.archive}: {len(listing.files)} files, {size_text(listing.stored_bytes)}, of system {listing.system_identifier}"
-    )
+    size = size_text(listing.stored_bytes)
+    say(f"{listing.archive}: {len(listing.files)} files, {size}, of system {listing.system_identifier}")
     rows = [(item.first.start_lsn, "range", *_range_row(item)) for item in listing.ranges]
     rows += [(item.first.start_lsn, "GAP", *_range_row(item)) for item in listing.gaps]
     ordered = [row[1:] for row in sorted(rows, key=lambda row: (row[2], row[0]))]

@@ -82,7 +82,8 @@ def _redact_toml(redactor: Redactor, text: str) -> str:
         clean = _TOML_PAIR.sub(lambda match: _redact_pair(redactor, match, secrets), text)  # noqa: B023
         clean = _TOML_STRING.sub(lambda match: _redact_string(redactor, match[0], secrets), clean)  # noqa: B023
         clean = "\n".join(_redact_comment(redactor, line) for line in clean.split("\n"))
-        if render_plain(_load(clean)) == render_plain(wanted):
+        clean = redactor.sweep(clean)
+        if render_plain(_load(clean)) == render_plain(map_strings(wanted, redactor.sweep)):
             return clean
     raise NotRedactable("its secrets stand where they cannot be taken out reliably")
 

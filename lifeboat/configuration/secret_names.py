@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_WORD = re.compile(r"\W+")
@@ -23,6 +24,7 @@ _TOKEN = re.compile(
 )
 _API_KEY = re.compile(r"(?:api|access|account|client|license|s3|azure|gcs|aws|app|auth|admin|shared)_?keys?" + _ENDING)
 _ANY_KEY = re.compile(r"(?:^|_)key" + _ENDING)
+_ANY_TOKENS = re.compile(r"(?:^|_)tokens" + _ENDING)
 _LOOKS_RANDOM = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[\w+/=.~-]{20,}", re.ASCII)
 # A reference to a secret is none: ${TOKEN}, $TOKEN, {{ token }}, %(token)s, env:TOKEN, <your token>.
 _REFERENCE = re.compile(r"\$\{\w+\}|\$[A-Z_][A-Z0-9_]*|\{\{[^{}]*\}\}|%\(\w+\)s|env:[A-Z_][A-Z0-9_]*|<[\w -]+>")
@@ -44,6 +46,8 @@ class SecretNames:
     def __init__(self, redact: Sequence[str] = (), keep: Sequence[str] = ()) -> None:
         self._redact = [re.compile(pattern) for pattern in redact]
         self._keep = [re.compile(pattern) for pattern in keep]
+        # A long text asks about the same few names again and again.
+        self.is_suspect = lru_cache(maxsize=4096)(self._is_suspect)
 
     def is_kept(self, name: str) -> bool:
         """Whether settings say that this name holds no secret."""
@@ -56,7 +60,7 @@ class SecretNames:
             return False
         return bool(_STRONG.search(plain)) or any(pattern.search(plain) for pattern in self._redact)
 
-    def is_suspect(self, name: str) -> bool:
+    def _is_suspect(self, name: str) -> bool:
         """Whether some value under this name could be a secret."""
         plain = snake_case(name)
         found = _TOKEN.search(plain) or _API_KEY.search(plain) or _ANY_KEY.search(plain)
@@ -72,5 +76,7 @@ class SecretNames:
             return False
         plain = snake_case(name)
         if self.is_strong(name) or _TOKEN.search(plain) or _API_KEY.search(plain):
+            return True
+        if strict and _ANY_TOKENS.search(plain):
             return True
         return _ANY_KEY.search(plain) is not None and (strict or _LOOKS_RANDOM.fullmatch(value) is not None)

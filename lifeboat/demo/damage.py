@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from lifeboat.errors import PermanentError
 from lifeboat.postgres.connections import connect
 
 _FLIPPED_BYTES = 3
+_KEPT_FOLDER = "undamaged"
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,24 @@ def damage_assets(dsn: str, root: Path) -> Damage:
     corrupted, removed = next(sound, None), next(sound, None)
     if corrupted is None or removed is None:
         raise PermanentError("the studio has no two sound final videos left to damage")
+    for asset in (corrupted, removed):
+        kept = root / _KEPT_FOLDER / asset.path
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(assets_root(root) / asset.path, kept)
     _flip_bytes(assets_root(root) / corrupted.path)
     (assets_root(root) / removed.path).unlink()
     return Damage(corrupted, removed)
+
+
+def undo_damage(root: Path) -> list[str]:
+    """Put every damaged file back; returns their paths. Nothing happens when none was damaged."""
+    kept = root / _KEPT_FOLDER
+    paths = [file.relative_to(kept) for file in sorted(kept.rglob("*")) if file.is_file()]
+    for path in paths:
+        (assets_root(root) / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(kept / path, assets_root(root) / path)
+    shutil.rmtree(kept, ignore_errors=True)
+    return [str(path) for path in paths]
 
 
 def _sound_videos(dsn: str, folder: Path) -> Iterator[DamagedAsset]:

@@ -25,7 +25,7 @@ def check_prefect(installation: Installation) -> Iterator[CheckResult]:
         detail = f"{url} is version {theirs}, installed here is {ours}"
         yield warning("prefect", detail, f"pip install prefect=={theirs}   # or update the server")
     try:
-        names = online_workers(prefect)
+        names = online_workers(installation)
     except (PrefectSilent, NoWorker) as error:
         yield warning("prefect: worker", f"no run starts: {error.message}", error.hint or "lifeboat up")
         return

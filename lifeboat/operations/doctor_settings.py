@@ -56,7 +56,5 @@ def check_signing_key(installation: Installation) -> Iterator[CheckResult]:
 
 def _holds_password(installation: Installation) -> bool:
     settings = installation.settings
-    strings: list[SecretStr | None] = [settings.platform.dsn, settings.catalog.dsn]
-    return any(
-        dsn is not None and "password" in ConnectionInfo.parse(dsn.get_secret_value()).parameters for dsn in strings
-    )
+    strings = [dsn.get_secret_value() for dsn in (settings.platform.dsn, settings.catalog.dsn) if dsn is not None]
+    return any("password" in ConnectionInfo.parse(dsn).parameters for dsn in strings)

@@ -146,7 +146,7 @@ def _identifier(session: psycopg.Connection[Any], role: Role) -> str | None:
 
 def _archiver(session: psycopg.Connection[Any], in_recovery: bool) -> Archiver:
     current = None if in_recovery else _value(session, "SELECT pg_walfile_name(pg_current_wal_lsn())")
-    return Archiver(*_row(session, _ARCHIVER), current_segment=current)
+    return Archiver(*_row(session, _ARCHIVER), current)
 
 
 def _cluster_bytes(session: psycopg.Connection[Any]) -> int:
@@ -183,7 +183,8 @@ def age_seconds(moment: datetime) -> float:
 
 def _row(session: psycopg.Connection[Any], query: LiteralString, *parameters: object) -> tuple[Any, ...]:
     row = session.execute(query, parameters or None).fetchone()
-    assert row is not None, "these queries always have a row"
+    if row is None:
+        raise psycopg.DataError(f"no row from {query.strip()}")
     return tuple(row)
 
 

@@ -72,7 +72,7 @@ def check_drill(installation: Installation, facts: SourceFacts) -> Iterator[Chec
     if ours.major != facts.major if physical else ours.major < facts.major:
         yield failed(
             "drill",
-            f"PostgreSQL {ours.text} cannot run what a server of version {facts.version} wrote: no restore drill can pass",
+            f"PostgreSQL {ours.text} cannot run what PostgreSQL {facts.version} wrote: no restore drill can pass",
             programs_fix(facts.major),
         )
         return

@@ -120,5 +120,5 @@ def _connection_fix(said: str, user: str | None) -> str:
             "These programs were built without TLS: install the system's and name their folder in `platform.bin_dir`."
         )
     if "eer authentication failed" in said:
-        return f"Add a line for the account {user} to pg_ident.conf, or give the role a password and put it into `platform.dsn`."
-    return "Check pg_hba.conf, and that files which `platform.dsn` names (certificates, passfile) are open to that account."
+        return f"Map the account {user} to the role in pg_ident.conf, or use a password in `platform.dsn`."
+    return "Check pg_hba.conf, and that the files which `platform.dsn` names (certificates) are open to that account."

@@ -124,7 +124,11 @@ def _table(path: str, model: type[BaseModel], chosen: Mapping[str, object]) -> I
     for name, field in model.model_fields.items():
         below = f"{path}.{name}" if path else name
         if below == "destinations":
-            yield from ("", "# Where backups go: a table for each destination, told apart by its name.", "[destinations.primary]")
+            yield from (
+                "",
+                "# Where backups go: a table for each destination, told apart by its name.",
+                "[destinations.primary]",
+            )
             yield from _table("destinations.primary", _value_model(field), chosen)
         elif _is_model(field.annotation):
             yield from ("", *_about(field.annotation), f"[{below}]")

@@ -52,13 +52,17 @@ def prove(
 
 def _compare(installation: Installation, expected: Fingerprint, restored: Restored, proof: Proof) -> None:
     with connect(restored.connection, application_name="lifeboat drill", autocommit=True) as session:
-        touched = touched_tables(session, restored.touched) if restored.touched is not None else set()
+        not_compared: set[str] = set()
+        if restored.touched is not None:  # a dump holds exactly what the snapshot saw
+            not_compared = {*touched_tables(session, restored.touched), *expected.busy_tables}
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        actual = take_fingerprint(session, budget=installation.settings.drills.fingerprint, lsn=None)
-    comparison = compare(expected, actual, not_compared=touched)
+        budget = installation.settings.drills.fingerprint
+        actual = take_fingerprint(session, budget=budget, lsn=None, hashed_like=expected)
+    comparison = compare(expected, actual, not_compared=not_compared)
     proof.compared_tables = len(comparison.matched_tables)
     proof.not_compared = [f"{item.table}: {item.reason}" for item in comparison.not_compared]
-    proof.notes += [*comparison.notes, *(f"changed while it was backed up: {d}" for d in comparison.changed_during_backup)]
+    proof.notes += comparison.notes
+    proof.notes += [f"changed while it was backed up: {item}" for item in comparison.changed_during_backup]
     proof.faults += [str(difference) for difference in comparison.differences]
 
 

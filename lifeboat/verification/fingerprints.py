@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 import psycopg
@@ -118,6 +119,7 @@ def take_fingerprint(  # noqa: PLR0913 - each option is the caller's to choose
     lsn: str | None,
     busy_tables: Sequence[str] = (),
     exclude_schemas: Collection[str] = EXCLUDED_SCHEMAS,
+    hashed_like: Fingerprint | None = None,
     on_progress: Callable[[FingerprintProgress], None] | None = None,
 ) -> Fingerprint:
     """Fingerprint the database inside the caller's open REPEATABLE READ transaction.
@@ -125,9 +127,11 @@ def take_fingerprint(  # noqa: PLR0913 - each option is the caller's to choose
     Rows are counted in each ordinary table (a partitioned table's partitions, an inheritance parent without its
     children) and, smallest first within the budget, their content hashed in the same scan. Only definitions of
     materialized views, sequences, unlogged and foreign tables and tables of extensions. Large objects are counted, not
-    read. Session settings are changed for the rest of the transaction; locks are kept to its end, so that a dump under
-    the same snapshot sees the same. Raises FingerprintForbidden, DatabaseDamaged,
-    FingerprintInterrupted.
+    read. With `hashed_like`, a backup's fingerprint to compare with, the tables hashed there are hashed, whatever the
+    budget says: a restored database has other sizes.
+
+    Session settings are changed for the rest of the transaction; locks are kept to its end, so that a dump under the
+    same snapshot sees the same. Raises FingerprintForbidden, DatabaseDamaged, FingerprintInterrupted.
     """
     taken_at, began = datetime.now(UTC), time.monotonic()
     with _explained():
@@ -136,7 +140,9 @@ def take_fingerprint(  # noqa: PLR0913 - each option is the caller's to choose
         schemas = included_schemas(connection, exclude_schemas)
         objects = read_schema_objects(connection, schemas)
         apply_settings(connection, _SCAN_SETTINGS)
-        tables = list(_fingerprint_tables(connection, schemas, budget, on_progress or _ignore))
+        found, database_bytes = _list_tables(connection, schemas)
+        hashed = _choose_hashed(found, budget.limit_bytes(database_bytes), hashed_like)
+        tables = list(_fingerprint_tables(connection, found, hashed, on_progress or _ignore))
         return Fingerprint(
             database=connection.info.dbname,
             server_version=server_version(connection),
@@ -155,9 +161,7 @@ def take_fingerprint(  # noqa: PLR0913 - each option is the caller's to choose
 def apply_settings(connection: psycopg.Connection[Any], settings: Mapping[str, str]) -> None:
     """Apply server settings until the end of the transaction."""
     calls = sql.SQL(", ").join(sql.SQL("pg_catalog.set_config(%s, %s, true)") for _ in settings)
-    connection.execute(
-        sql.SQL("SELECT {}").format(calls), [word for pair in settings.items() for word in pair]
-    )
+    connection.execute(sql.SQL("SELECT {}").format(calls), [word for pair in settings.items() for word in pair])
 
 
 @contextmanager
@@ -183,32 +187,34 @@ def _first_line(error: psycopg.Error) -> str:
 def _require_snapshot(connection: psycopg.Connection[Any]) -> None:
     with connection.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT current_setting('transaction_isolation')").fetchone()
-    if (
-        row is None
-        or row[0] not in {"repeatable read", "serializable"}
-        or connection.info.transaction_status == 0
-    ):
+    if row is None or row[0] not in {"repeatable read", "serializable"} or connection.info.transaction_status == 0:
         raise PermanentError(
             "a fingerprint needs an open transaction with one snapshot, REPEATABLE READ",
             hint="This is a fault in Lifeboat: report it with the log of this run.",
         )
 
 
+def _choose_hashed(tables: Sequence[_Table], limit_bytes: int, like: Fingerprint | None) -> set[tuple[str, str]]:
+    if like is not None:
+        return {(t.schema_name, t.table_name) for t in like.tables if t.content_hash is not None}
+    scanned = [table for table in tables if table.has_rows_to_compare]
+    sums = accumulate(table.size_bytes for table in scanned)
+    return {(table.schema, table.name) for table, sum_ in zip(scanned, sums, strict=True) if sum_ <= limit_bytes}
+
+
 def _fingerprint_tables(
     connection: psycopg.Connection[Any],
-    schemas: Sequence[str],
-    budget: FingerprintBudget,
+    tables: Sequence[_Table],
+    hashed: set[tuple[str, str]],
     on_progress: Callable[[FingerprintProgress], None],
 ) -> Iterator[TableFingerprint]:
-    tables, database_bytes = _list_tables(connection, schemas)
     scanned = [table for table in tables if table.has_rows_to_compare]
-    limit = budget.limit_bytes(database_bytes)
     total = sum(table.size_bytes for table in scanned)
     done = 0
     for index, table in enumerate(scanned):
         on_progress(FingerprintProgress(f"{table.schema}.{table.name}", index, len(scanned), done, total))
         done += table.size_bytes
-        count, content = _scan(connection, table, hashed=done <= limit)
+        count, content = _scan(connection, table, hashed=(table.schema, table.name) in hashed)
         yield _table_fingerprint(table, count, content)
     for table in tables:
         if not table.has_rows_to_compare:
@@ -236,9 +242,7 @@ def _table_fingerprint(table: _Table, count: int | None, content: str | None) ->
     )
 
 
-def _scan(
-    connection: psycopg.Connection[Any], table: _Table, *, hashed: bool
-) -> tuple[int | None, str | None]:
+def _scan(connection: psycopg.Connection[Any], table: _Table, *, hashed: bool) -> tuple[int | None, str | None]:
     """Row count and content hash of a table; None for what could not be had."""
     columns = sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in table.columns)
     content = sql.SQL('sum(hashtextextended((ROW({}))::text COLLATE "C", 0))::text').format(columns)

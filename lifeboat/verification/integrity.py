@@ -102,9 +102,7 @@ def check_tar(
     return _report(manifest_path, on_bytes, check)
 
 
-def _report(
-    manifest_path: Path, on_bytes: OnBytes | None, check: "Callable[[_Checking], None]"
-) -> IntegrityReport:
+def _report(manifest_path: Path, on_bytes: OnBytes | None, check: "Callable[[_Checking], None]") -> IntegrityReport:
     began = time.monotonic()
     try:
         manifest = read_backup_manifest(manifest_path)

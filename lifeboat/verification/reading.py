@@ -152,9 +152,7 @@ def check_structure(
     if missing is not None:
         return AmcheckResult(AmcheckStatus.NOT_AVAILABLE, (), missing, time.monotonic() - began)
     arguments = ["--install-missing", "--heapallindexed", f"--jobs={jobs}", str(database.database)]
-    done = tools.run(
-        "pg_amcheck", arguments, connection=database, timeout_seconds=timeout_seconds, accept=(0, 2)
-    )
+    done = tools.run("pg_amcheck", arguments, connection=database, timeout_seconds=timeout_seconds, accept=(0, 2))
     problems = tuple(_problems(done.stdout))
     status = AmcheckStatus.FAILED if done.returncode else AmcheckStatus.PASSED
     return AmcheckResult(status, problems[:_MAX_PROBLEMS], None, time.monotonic() - began)

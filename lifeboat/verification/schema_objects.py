@@ -22,9 +22,7 @@ EXCLUDED_SCHEMAS = ("lifeboat", "rescue_%")
 _SYSTEM_SCHEMA = re.compile(r"pg_.*|information_schema")
 
 
-def included_schemas(
-    connection: psycopg.Connection[Any], exclude: Collection[str] = EXCLUDED_SCHEMAS
-) -> list[str]:
+def included_schemas(connection: psycopg.Connection[Any], exclude: Collection[str] = EXCLUDED_SCHEMAS) -> list[str]:
     """The schemas that a fingerprint covers; in `exclude`, `%` stands for any text and nothing else is special."""
     patterns = [re.compile(".*".join(re.escape(part) for part in name.split("%"))) for name in exclude]
     with connection.cursor(row_factory=tuple_row) as cursor:
@@ -58,9 +56,7 @@ def hash_schema(objects: Iterable[SchemaObject]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _schema_object(
-    kind: str, name: str, facts: str | None, deparsed: list[str | None] | None
-) -> SchemaObject:
+def _schema_object(kind: str, name: str, facts: str | None, deparsed: list[str | None] | None) -> SchemaObject:
     expressions = [canonical(text) if text is not None else None for text in deparsed or []]
     definition = json.dumps([facts, expressions])
     return SchemaObject(kind=kind, name=name, sha256=hashlib.sha256(definition.encode()).hexdigest())

@@ -38,9 +38,7 @@ def run_validation(
     return [_run(connection, query, timeout_seconds) for query in queries]
 
 
-def _run(
-    connection: psycopg.Connection[Any], query: ValidationQuery, timeout_seconds: float
-) -> ValidationResult:
+def _run(connection: psycopg.Connection[Any], query: ValidationQuery, timeout_seconds: float) -> ValidationResult:
     began = time.monotonic()
     rows: list[tuple[Any, ...]] = []
     try:

@@ -15,9 +15,9 @@ from lifeboat.postgres.folders import account_ids, give_to
 
 
 @pytest.fixture
-def cluster(each_cluster: Cluster) -> Cluster:
+def cluster(each_stopped_cluster: Cluster) -> Cluster:
     """A new cluster of each version, not started."""
-    return each_cluster
+    return each_stopped_cluster
 
 
 def test_a_cluster_is_made_as_documented(cluster: Cluster) -> None:

@@ -80,7 +80,7 @@ def each_template(each_pg_tools: PgTools) -> Iterator[Path]:
 
 
 @pytest.fixture
-def each_cluster(each_pg_tools: PgTools, each_template: Path, reachable_tmp: Path) -> Cluster:
+def each_stopped_cluster(each_pg_tools: PgTools, each_template: Path, reachable_tmp: Path) -> Cluster:
     """A new cluster of each version, not started; `reachable_tmp` ends its server."""
     made = Cluster(reachable_tmp / "data", each_pg_tools, reachable_tmp / "run", 5433)
     shutil.copytree(each_template, made.data_dir, symlinks=True)

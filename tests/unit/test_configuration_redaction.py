@@ -28,9 +28,9 @@ def row_of(text: str) -> dict[str, str]:
     [
         "password", "smtp_password", "smtpPassword", "SMTP-PASSWORD", "passwd", "passphrase", "client_secret", "secret",
         "token", "access_token", "accessToken", "api_key", "apiKey", "APIKey", "x-api-key", "repo1-cipher-pass",
-        "repo1-s3-key-secret", "repo1-s3-key", "private_key", "signingKey", "ldapbindpasswd", "radiussecrets", "db_pass",
-        "password_hash", "password2", "credentials", "authorization", "PGPASSWORD", "slack_bot_token", "webhook_secret",
-        "encryption_key", "refresh_tokens", "app.jwt_secret", "cookie",
+        "repo1-s3-key-secret", "repo1-s3-key", "private_key", "signingKey", "ldapbindpasswd", "radiussecrets",
+        "db_pass", "password_hash", "password2", "credentials", "authorization", "PGPASSWORD", "slack_bot_token",
+        "webhook_secret", "encryption_key", "refresh_tokens", "app.jwt_secret", "cookie",
     ],
 )  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
@@ -148,7 +148,8 @@ def test_rows_are_redacted_by_path_and_listed() -> None:
     assert PLANTED not in json.dumps(clean)
     assert clean["settings"] == (
         '{"x": 1.10, "smtp": {"password": "***REDACTED***", "port": 25}, '
-        '"channels": [{"token": "***REDACTED***"}, {"name": "API_TOKEN", "value": "***REDACTED***"}], "max_tokens": 4096}'
+        '"channels": [{"token": "***REDACTED***"}, {"name": "API_TOKEN", "value": "***REDACTED***"}], '
+        '"max_tokens": 4096}'
     )
     assert clean["credentials"] == '{"user": "***REDACTED***", "pin": "***REDACTED***", "on": true}'
     assert clean["note"] == '"uses ***REDACTED***"'
@@ -257,10 +258,10 @@ def test_postgresql_conf() -> None:
 
 
 def test_pgbackrest_conf_and_pg_hba_conf() -> None:
-    text = f"[global]\nrepo1-path=/var/lib\nrepo1-cipher-pass={PLANTED}\n#repo1-s3-key-secret={PLANTED}\nrepo1-s3-key-type=auto\n"
+    text = f"[global]\nrepo1-cipher-pass={PLANTED}\n#repo1-s3-key-secret={PLANTED}\nrepo1-s3-key-type=auto\n"
     clean = redact_settings_file(Redactor(), "server", "pgbackrest.conf", text.encode()).decode()
     assert clean == text.replace(PLANTED, REDACTED)
-    text = f'host all all 0/0 ldap ldapserver=x ldapbindpasswd="{PLANTED}"\nhost all all ::/0 radius radiussecrets={PLANTED}\n'
+    text = f'host all all 0/0 ldap ldapbindpasswd="{PLANTED}"\nhost all all ::/0 radius radiussecrets={PLANTED}\n'
     clean = redact_settings_file(Redactor(), "server", "pg_hba.conf", text.encode()).decode()
     assert clean == text.replace(PLANTED, REDACTED)
 
@@ -297,6 +298,7 @@ def test_lifeboat_toml() -> None:
     assert found["platform"] == {"dsn": f"postgresql://studio:{REDACTED}@db/studio", "cluster": "main"}
     assert found["notifications"]["urls"] == [f"slack://{REDACTED}", f"mailto://{REDACTED}"]
     assert found["destinations"]["far"]["endpoint"] == "https://s3.example:9000"
+    assert found["notifications"]["tokens"] == [REDACTED, REDACTED]
     assert found["configuration"] == tomllib.loads(LIFEBOAT_TOML)["configuration"]
     assert clean.splitlines()[0].startswith('state_dir = "/var/lib/lifeboat"   # ')
 
