@@ -8,8 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.schema_tools import validate
@@ -163,7 +164,15 @@ def _seen(settings: PrefectSettings, run: FlowRun) -> TriggeredRun:
 
 def _artifacts(client: SyncPrefectClient, flow_run_id: UUID) -> tuple[PublishedArtifact, ...]:
     ours = ArtifactFilter.model_validate({"flow_run_id": {"any_": [flow_run_id]}})
-    found = client.read_artifacts(artifact_filter=ours, limit=_ARTIFACTS_MAX)
+    found = client.read_artifacts(
+        artifact_filter=ours,
+        # The server of 3.8.8 refuses the nulls that the client sends for what is left out.
+        flow_run_filter=FlowRunFilter(),
+        task_run_filter=TaskRunFilter(),
+        sort=ArtifactSort.KEY_ASC,
+        limit=_ARTIFACTS_MAX,
+        offset=0,
+    )
     return tuple(
         PublishedArtifact(item.key or "", item.type or "", item.description or "", item.data)
         for item in sorted(found, key=lambda item: (item.key or "", str(item.id)))

@@ -23,8 +23,9 @@ BackupName = Annotated[str, typer.Argument(metavar="ID", help="A label, an id, o
 
 @app.command("list")
 def list_(context: typer.Context, destination: Destination = None, as_json: AsJson = False) -> None:
-    """List backups, oldest first; read from storage, so that it works while the catalog is down.
+    """List backups, oldest first.
 
+    Finished ones are read from storage, so that this works while the catalog is down.
     Exit code 3 when there is one whose manifest cannot be trusted.
     """
     from lifeboat.operations.inventory import list_backups
@@ -49,7 +50,7 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
 
 @app.command()
 def show(context: typer.Context, backup: BackupName, destination: Destination = None, as_json: AsJson = False) -> None:
-    """Show one backup: its manifest, what became true of it later, and the commands that restore it."""
+    """Show one backup, and the commands that restore it."""
     from lifeboat.operations.selection import find_backup
 
     repository = installation_of(context).repository(destination)
@@ -81,7 +82,7 @@ def show(context: typer.Context, backup: BackupName, destination: Destination = 
 
 @app.command()
 def pin(context: typer.Context, backup: BackupName, destination: Destination = None) -> None:
-    """Keep a backup, and what it depends on, whatever retention's rules say."""
+    """Keep a backup whatever retention's rules say."""
     _set_pinned(context, backup, destination, pinned=True)
 
 

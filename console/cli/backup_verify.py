@@ -35,8 +35,9 @@ def verify(  # noqa: PLR0913 - a command has as many parameters as options
     destination: Destination = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove a backup: restore it in isolation, compare it with its fingerprint, run the validation queries.
+    """Prove a backup by restoring it in isolation.
 
+    The restored database is compared with the backup's fingerprint and answers the validation queries.
     Exit code 3 when the backup is not what it should be.
     """
     installation = installation_of(context)

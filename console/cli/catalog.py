@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def migrate(context: typer.Context, as_json: AsJson = False) -> None:
-    """Create the catalog's tables, or bring them to this version; safe to run again."""
+    """Create the catalog's tables, or bring them to this version."""
     from lifeboat.catalog.migrate import migrate as migrate_catalog
 
     installation = installation_of(context)
@@ -29,7 +29,10 @@ def migrate(context: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command()
 def reconcile(context: typer.Context, as_json: AsJson = False) -> None:
-    """Make the catalog agree with storage and with what really runs; storage decides."""
+    """Make the catalog agree with storage and with what runs.
+
+    Storage decides. Exit code 3 when a backup that the catalog knows is not in storage.
+    """
     from lifeboat.operations.reconcile import reconcile as reconcile_catalog
 
     report = reconcile_catalog(installation_of(context))

@@ -21,7 +21,7 @@ Archive = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A label, an id,
 
 @app.command()
 def export(context: typer.Context, destination: Destination = None, as_json: AsJson = False) -> None:
-    """Export the platform's configuration, without secrets, as an archive of its own."""
+    """Export the configuration, without secrets, as an archive."""
     from lifeboat.operations.export_configuration import export_configuration
 
     with follow("exporting the configuration"):
@@ -35,7 +35,7 @@ def export(context: typer.Context, destination: Destination = None, as_json: AsJ
 
 @app.command("list")
 def list_(context: typer.Context, destination: Destination = None, as_json: AsJson = False) -> None:
-    """List the configuration archives, oldest first; works while the catalog is down."""
+    """List the configuration archives, oldest first."""
     from lifeboat.operations.configuration_archives import list_archives
 
     archives = list_archives(installation_of(context), destination)
@@ -60,7 +60,7 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
 def diff(
     context: typer.Context, old: Archive, new: Archive, destination: Destination = None, as_json: AsJson = False
 ) -> None:
-    """Compare two archives, from the first to the second: items by key, fields by path, files by content."""
+    """Show what differs from one archive to the other."""
     from lifeboat.configuration.describe import describe_diff
     from lifeboat.configuration.diff import diff as compare
     from lifeboat.operations.configuration_archives import load_archive
@@ -89,7 +89,10 @@ def apply(  # noqa: PLR0913 - a command has as many parameters as options
     destination: Destination = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the platform's configuration back to an archive: all of it in one transaction, or nothing."""
+    """Bring the platform's configuration back to an archive.
+
+    All of it is done, or nothing; replaced files are kept.
+    """
     from lifeboat.operations.configuration_archives import apply_configuration, load_archive, plan_configuration
 
     installation = installation_of(context)

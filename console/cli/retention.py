@@ -35,7 +35,10 @@ def apply(
     yes: Yes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Expire what the plan says, after a confirmation that names the plan; a plan that is no longer true is refused."""
+    """Expire what the plan says, after a confirmation.
+
+    A plan that is no longer true is refused.
+    """
     from lifeboat.operations.expire import apply_retention, plan_retention
 
     installation = installation_of(context)

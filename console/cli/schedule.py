@@ -21,7 +21,7 @@ def schedule() -> None:
 
 @app.command("list")
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the schedules: the table's rows, or the defaults of prefect.yaml while there are none."""
+    """List the schedules, or the defaults while there are none."""
     source, rows, remark = _schedules(installation_of(context))
     if as_json:
         say_json({"source": source, "schedules": rows, "remark": remark})

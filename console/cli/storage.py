@@ -17,7 +17,10 @@ def storage() -> None:
 
 @app.command()
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show how full each destination is and what of it is ours; exit code 3 when one cannot be read."""
+    """Show how full each destination is and what of it is ours.
+
+    Exit code 3 when one cannot be read.
+    """
     from lifeboat.operations.storage_status import storage_status
 
     found = storage_status(installation_of(context))

@@ -19,7 +19,9 @@ _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 
 @app.command()
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show what the WAL archive holds: contiguous ranges, gaps, damaged files, and how far behind the server it is.
+    """Show what the WAL archive holds, and what it lacks.
+
+    Contiguous ranges by timeline, gaps, damaged files, and how many segments wait in the server.
 
     Exit code 3 when a range is not restorable: a gap, a short or an empty segment.
     """
@@ -45,7 +47,10 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command()
 def install(context: typer.Context, as_json: AsJson = False) -> None:
-    """Install the archive program for the platform's server, and print the statements that make the server call it."""
+    """Install the archive program; print what turns archiving on.
+
+    The statements are for a superuser of the platform's server: Lifeboat does not change that server by itself.
+    """
     from lifeboat.operations.archive_setup import set_up_archiving
 
     setup = set_up_archiving(installation_of(context))

@@ -41,7 +41,8 @@ SELECT rolname, rolsuper, rolreplication, rolbypassrls,
   FROM pg_roles r WHERE rolname = current_user
 """
 _ARCHIVER = """
-SELECT archived_count, last_archived_wal, last_archived_time, failed_count, last_failed_wal, last_failed_time
+SELECT archived_count, last_archived_wal, last_archived_time, failed_count, last_failed_wal, last_failed_time,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END
   FROM pg_stat_archiver
 """
 
@@ -112,7 +113,6 @@ def read_source(installation: Installation) -> SourceFacts:
         found = session.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(_SETTINGS)])
         settings: dict[str, str] = dict(found.fetchall())
         role = Role(*_row(session, _ROLE, LOCK_DATABASE))
-        in_recovery = bool(_value(session, "SELECT pg_is_in_recovery()"))
         host = session.info.host
         return SourceFacts(
             version=server_version(session),
@@ -120,9 +120,9 @@ def read_source(installation: Installation) -> SourceFacts:
             database=session.info.dbname,
             settings=settings,
             role=role,
-            archiver=_archiver(session, in_recovery),
+            archiver=Archiver(*_row(session, _ARCHIVER)),
             system_identifier=_identifier(session, role),
-            in_recovery=in_recovery,
+            in_recovery=bool(_value(session, "SELECT pg_is_in_recovery()")),
             # A pooler invents the process id of the start-up handshake.
             pooled=_value(session, "SELECT pg_backend_pid()") != session.info.backend_pid,
             clock_skew_seconds=_clock_skew(session),
@@ -142,11 +142,6 @@ def _identifier(session: psycopg.Connection[Any], role: Role) -> str | None:
     if not role.may_read_control:
         return None
     return str(_value(session, "SELECT system_identifier::text FROM pg_control_system()"))
-
-
-def _archiver(session: psycopg.Connection[Any], in_recovery: bool) -> Archiver:
-    current = None if in_recovery else _value(session, "SELECT pg_walfile_name(pg_current_wal_lsn())")
-    return Archiver(*_row(session, _ARCHIVER), current)
 
 
 def _cluster_bytes(session: psycopg.Connection[Any]) -> int:

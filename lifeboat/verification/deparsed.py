@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 _TOKEN = re.compile(
     r"""
-      (?:[EeBbXxNn]|[Uu]&)?'(?:[^']|'')*'   # string constants; PostgreSQL doubles quotes, never escapes them by \
+      (?:[EeBbXxNn]|[Uu]&)?'(?:[^']|'')*'   # in what PostgreSQL prints, quotes are doubled and never escaped
     | "(?:[^"]|"")*"
     | [^\W\d][\w$]*
     | \d[\w.]*

@@ -1,5 +1,6 @@
 """The installed archive program as the server runs it: another account, a shell, kills, full disks, closed folders."""
 
+import fcntl
 import os
 import random
 import shutil
@@ -158,6 +159,30 @@ def test_of_different_pushes_at_once_one_succeeds(installation: Installation) ->
     assert installation.target.read_bytes() == winner.read_bytes()
     assert sum("a different file of this name is archived" in text for text in said) == 4
     assert len(installation.archive.stored()) == 1
+
+
+def test_look_and_rename_happen_under_the_folders_lock(installation: Installation) -> None:
+    installation.push(installation.source(OTHER), OTHER)
+    (stored,) = installation.archive.stored()
+    lock = os.open(installation.archive.folder / NAME[:16] / durable.LOCK_NAME, os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        pushes = [installation.start_push(installation.source(NAME, filling=filling), NAME) for filling in (1, 2)]
+        deadline = time.monotonic() + 20
+        while len(installation.unfinished()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(1)
+        assert [push.poll() for push in pushes] == [None, None]
+        assert set(installation.archive.stored()) - set(map(archive_name, installation.unfinished())) == {stored}
+    finally:
+        os.close(lock)
+    for push in pushes:
+        push.communicate()
+    assert sorted(push.returncode for push in pushes) == [0, 1]
+
+
+def archive_name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def test_absence_is_answered_only_when_it_is_certain(installation: Installation) -> None:

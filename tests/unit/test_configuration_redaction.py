@@ -130,7 +130,7 @@ def test_other_texts_stay(text: str) -> None:
 
 
 def test_long_texts_are_read_in_linear_time() -> None:
-    for text in ("a-" * 500_000, "x=" * 300_000, "--a " * 200_000, "://" * 200_000, "'\"" * 200_000, "a:b@" * 100_000):
+    for text in ("a-" * 100_000, "x=" * 100_000, "--a " * 50_000, "://" * 50_000, "'\"" * 50_000, "a:b@" * 50_000):
         Redactor().text(text)
 
 

@@ -33,6 +33,7 @@ DIFFERENT = [
     ('("A" > 1)', '("a" > 1)'),
     ("((ARRAY[a])::text[])", "((ARRAY[a])::varchar[])"),
     ("(ARRAY[a, b])", "(ARRAY[b, a])"),
+    ('("a  b" > 1)', '("a b" > 1)'),
     ("(x -> 'a')", "(x ->> 'a')"),
     ("(x::numeric(10,2))", "(x::numeric(10,3))"),
 ]
@@ -50,9 +51,8 @@ def test_two_expressions_stay_two(one: str, other: str) -> None:
 
 atoms = st.sampled_from(["a", "b", "(x >= 1)", "(y = 'AND (')", "f(a, b)", "(NOT c)"])
 # A tree of AND and OR as nested tuples, so that a test can print it nested or flat.
-trees = st.recursive(
-    atoms, lambda inner: st.tuples(st.sampled_from(["AND", "OR"]), st.lists(inner, min_size=2, max_size=3)), max_leaves=9
-)
+words = st.sampled_from(["AND", "OR"])
+trees = st.recursive(atoms, lambda inner: st.tuples(words, st.lists(inner, min_size=2, max_size=3)), max_leaves=9)
 Tree = str | tuple[str, list["Tree"]]
 
 
