@@ -17,7 +17,8 @@ def fill(dsn: str, size_bytes: int, tables: int = 8) -> None:
                 last = min(first + _BATCH_ROWS, rows)
                 connection.execute(
                     f"INSERT INTO bench_{number} SELECT i, 'segment ' || i, "
-                    "(SELECT string_agg(md5(i::text || j::text), '') FROM generate_series(1, 15) j) || repeat('scene ', 70) "
+                    "(SELECT string_agg(md5(i::text || j::text), '') FROM generate_series(1, 15) j)"
+                    " || repeat('scene ', 70) "
                     f"FROM generate_series({first}, {last - 1}) i"
                 )
         connection.execute("CHECKPOINT")

@@ -1,9 +1,9 @@
 """What a full-backup flow costs on top of the bare tools, on the same database, in one run.
 
 `python -m bench.overhead [--size-mb 1000] [--rounds 3]` prints a table. Each round runs bare tool and flow one after
-the other; the medians are compared. The flow is measured inside its own process from call to return (Prefect's import and
-its temporary server are not part of a backup), with the configuration export and all that a flow does. Waiting for the
-fingerprint is taken out and reported on its own; that it runs beside the tool and takes processor time is not.
+the other; the medians are compared. The flow is measured inside its own process from call to return (Prefect's import
+and its temporary server are not part of a backup), with the configuration export and all that a flow does. Waiting for
+the fingerprint is taken out and reported on its own; that it runs beside the tool and takes processor time is not.
 """
 
 import argparse
@@ -36,7 +36,6 @@ path = "{home}/store"
 """
 # Runs in a process of its own: its memory is the flow's, and Prefect's temporary server is its own.
 FLOW = """
-import stubplugin
 import json, resource, sys, time
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
@@ -72,7 +71,7 @@ def flow(settings: Path, engine: str) -> dict[str, float]:
     """What a process that runs the flow reports."""
     done = subprocess.run(
         [sys.executable, "-c", FLOW, engine],
-        env={"LIFEBOAT_CONFIG": str(settings), "PYTHONPATH":"/tmp/lab:/work/main", "PATH": "/usr/bin:/bin", "HOME": str(settings.parent)},
+        env={"LIFEBOAT_CONFIG": str(settings), "PATH": "/usr/bin:/bin", "HOME": str(settings.parent)},
         capture_output=True,
         text=True,
         check=False,
@@ -94,13 +93,17 @@ def compare(installation: Installation, settings: Path, engine: str, rounds: int
         own.append(result["fingerprint"])
         memory = max(memory, result["memory_mb"])
         shutil.rmtree(installation.destination().path / "bench" / str(result["label"]))
-        print(f"  round {number + 1}: bare {tool_seconds[-1]:.2f} s, flow {flow_seconds[-1]:.2f} s "
-              f"(+ {waited:.2f} s waiting for the fingerprint), {result['memory_mb']} MB, {result['phases']}")
+        print(
+            f"  round {number + 1}: bare {tool_seconds[-1]:.2f} s, flow {flow_seconds[-1]:.2f} s "
+            f"(+ {waited:.2f} s waiting for the fingerprint), {result['memory_mb']} MB, {result['phases']}"
+        )
     tool, ours = statistics.median(tool_seconds), statistics.median(flow_seconds)
     limit = tool * ALLOWED_RATIO + ALLOWED_SECONDS
     passed = ours <= limit and memory <= ALLOWED_MEGABYTES
-    print(f"{engine}: bare {tool:.2f} s, flow {ours:.2f} s (ratio {ours / tool:.2f}, allowed {limit:.2f} s), "
-          f"fingerprint {statistics.median(own):.2f} s, {memory:.0f} MB: {'ok' if passed else 'TOO MUCH'}")
+    print(
+        f"{engine}: bare {tool:.2f} s, flow {ours:.2f} s (ratio {ours / tool:.2f}, allowed {limit:.2f} s), "
+        f"fingerprint {statistics.median(own):.2f} s, {memory:.0f} MB: {'ok' if passed else 'TOO MUCH'}"
+    )
     return passed
 
 

@@ -214,10 +214,9 @@ class _StderrReader(threading.Thread):
 
     def run(self) -> None:
         """Read until the program closes its stderr."""
-        assert self._process.stderr is not None
         # Progress lines end in a bare carriage return: universal newlines would need a text stream, which may block.
         with suppress(ValueError):
-            for raw in self._process.stderr:
+            for raw in self._process.stderr or ():
                 for piece in raw.decode("utf-8", "replace").replace("\r", "\n").splitlines():
                     self._take(piece.rstrip())
 
@@ -238,7 +237,9 @@ class _StderrReader(threading.Thread):
 class _Streams:
     """The threads that keep a program's pipes moving."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", stdin: bytes | Readable | None, reader: _StderrReader) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", stdin: bytes | Readable | None, reader: _StderrReader
+    ) -> None:
         self._chunks: list[bytes] = []
         self._threads: list[threading.Thread] = [reader]
         if process.stdin is not None:
@@ -296,7 +297,7 @@ def _wait(
 
 
 @contextmanager
-def _started(
+def _started(  # noqa: PLR0913
     words: list[str],
     *,
     tag: str,

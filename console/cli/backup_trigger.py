@@ -31,26 +31,28 @@ def trigger_backup(  # noqa: PLR0913 - the command's options
     flow = _FLOWS.get(kind, f"{kind}-backup")
     chosen = {"engine": engine if kind == "full" else None, "destination": destination}
     parameters = {name: value for name, value in chosen.items() if value is not None}
-    run = trigger(
-        installation.settings.prefect,
-        f"{flow}/{flow}",
-        parameters,
-        timeout_seconds=None if wait else 0,
-        on_update=_tell,
-    )
+    seen: list[TriggeredRun] = []
+
+    def tell(run: TriggeredRun) -> None:
+        seen.append(run)
+        notice(f"{run.name}: {run.state_name.lower()}")
+
+    settings, timeout_seconds = installation.settings.prefect, None if wait else 0
+    try:
+        run = trigger(settings, f"{flow}/{flow}", parameters, timeout_seconds=timeout_seconds, on_update=tell)
+    except KeyboardInterrupt:
+        if seen:
+            notice(f"only the waiting was interrupted, the run goes on: {seen[-1].url}")
+        raise
     taken = _backups_of(installation, run.id) if run.succeeded else []
     if as_json:
-        say_json({**vars(run), "artifacts": [vars(item) for item in run.artifacts], "backups": taken})
+        say_json({name: value for name, value in vars(run).items() if name != "artifacts"} | {"backups": taken})
     elif not run.ended:
         say(f"{run.name} is scheduled: {run.url}")
     else:
         _show(run, taken)
     if run.ended and not run.succeeded:
         raise typer.Exit(3 if run.state_name == FOUND_PROBLEMS else 1)
-
-
-def _tell(run: TriggeredRun) -> None:
-    notice(f"{run.name}: {run.state_name.lower()}")
 
 
 def _show(run: TriggeredRun, taken: "Sequence[ListedBackup]") -> None:

@@ -1,4 +1,4 @@
-"""The demo's conductor: a small studio, a real Prefect server and worker, and the whole loop with evidence for each step.
+"""The demo's conductor: a small studio, a real Prefect server and worker, the whole loop, and evidence for each step.
 
 What a step did is read back from storage and from the flow run, never from the conductor's own memory.
 """

@@ -138,14 +138,16 @@ def _run(words: list[str]) -> int:
     wanted = next((word for word in _without_options(words) if word in COMMANDS), None)
     # An unknown word gets the whole application, which knows what it could have meant.
     app = build_app([wanted] if wanted else COMMANDS)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # Without a handler Python would end at once, and leave a scratch cluster or half a backup behind.
-        signal.signal(number, _stop)
+    # Without a handler Python would end at once, and leave a scratch cluster or half a backup behind.
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         app(args=words, prog_name="lifeboat")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         return _say_interrupted() if code == _INTERRUPTED else code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,9 +37,14 @@ def start_session(
     """Backup and disaster recovery for a platform."""
     context.obj = Session(config, verbose)
     log = logging.getLogger("lifeboat")
-    log.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    log.propagate = False
-    log.handlers = [LogLines()]
+    context.call_on_close(partial(_set_up, log, log.level, log.propagate, log.handlers))
+    _set_up(log, logging.DEBUG if verbose else logging.WARNING, False, [LogLines()])
+
+
+def _set_up(log: logging.Logger, level: int, propagate: bool, handlers: list[logging.Handler]) -> None:
+    log.setLevel(level)
+    log.propagate = propagate
+    log.handlers = handlers
 
 
 def session_of(context: typer.Context) -> Session:

@@ -18,7 +18,14 @@ from lifeboat.engines.basebackup_restore import PAYLOAD_FOLDER, restore_steps, u
 from lifeboat.engines.engine import EngineFailed, IncrementalImpossible, Parent, Progress, Taken, Watch
 from lifeboat.engines.failures import name_failure
 from lifeboat.postgres.binaries import PgTools
-from lifeboat.postgres.connections import ConnectionInfo, connect, server_major, server_version, system_identifier
+from lifeboat.postgres.connections import (
+    ConnectionInfo,
+    connect,
+    server_major,
+    server_version,
+    single_value,
+    system_identifier,
+)
 from lifeboat.settings.backups import BaseBackupSettings
 from lifeboat.storage.manifest import BackupType, Manifest
 from lifeboat.storage.repository import BackupRepository
@@ -88,9 +95,7 @@ class BaseBackupEngine:
             details={"tablespaces": tablespaces, "chain": chain, "superuser": superuser},
         )
 
-    def restore_files(
-        self, repository: BackupRepository, chain: list[Manifest], target: Path, watch: Watch
-    ) -> None:
+    def restore_files(self, repository: BackupRepository, chain: list[Manifest], target: Path, watch: Watch) -> None:
         """Unpack the chain and combine it; see Engine.restore_files."""
         unpack_chain(self.tools, repository, chain, target, self.timeout_seconds, watch)
 
@@ -176,9 +181,7 @@ def _tablespaces(session: psycopg.Connection) -> dict[str, str]:
 
 def _superuser(session: psycopg.Connection) -> str:
     # Whoever restores needs a role to connect as: the one that initdb made, whatever it is called now (OID 10).
-    row = session.execute("SELECT rolname FROM pg_catalog.pg_roles WHERE oid = 10").fetchone()
-    assert row is not None
-    return str(row[0])
+    return str(single_value(session, "SELECT rolname FROM pg_catalog.pg_roles WHERE oid = 10"))
 
 
 def _labels(parent: Parent | None) -> list[str]:

@@ -9,8 +9,8 @@ from lifeboat.engines.engine import Progress, Watch
 from lifeboat.engines.failures import name_failure
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.folders import give_to, make_private_dir
-from lifeboat.storage.manifest import BackupObject, Manifest, RestoreStep
 from lifeboat.storage.checked import CheckedReader
+from lifeboat.storage.manifest import BackupObject, Manifest, RestoreStep
 from lifeboat.storage.repository import BackupRepository
 
 PAYLOAD_FOLDER = "base"
@@ -27,7 +27,9 @@ def unpack_chain(  # noqa: PLR0913
 ) -> None:
     """Unpack every backup of the chain and combine them into `target`; tablespaces stay inside `pg_tblspc`."""
     total, done = sum(manifest.size_bytes for manifest in chain), 0
-    folders = [target] if len(chain) == 1 else [target.with_name(f"{target.name}.{number}") for number in range(len(chain))]
+    folders = (
+        [target] if len(chain) == 1 else [target.with_name(f"{target.name}.{number}") for number in range(len(chain))]
+    )
     for folder, manifest in zip(folders, chain, strict=True):
         make_private_dir(folder, tools.user)
         for item in manifest.objects:

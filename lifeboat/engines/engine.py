@@ -38,8 +38,8 @@ def _no_progress(progress: Progress) -> None:
 class Watch:
     """What a running engine calls: when the backup has begun in the server, now and then, and with its progress.
 
-    What `on_tick` raises stops the tool (no space left, the lock lost). `snapshot` is an exported snapshot that a logical
-    backup has to be taken under.
+    What `on_tick` raises stops the tool (no space left, the lock lost). `snapshot` is an exported snapshot that a
+    logical backup has to be taken under.
     """
 
     on_begun: Callable[[], None] = _nothing
@@ -95,9 +95,7 @@ class Engine(Protocol):
         """
         ...
 
-    def restore_files(
-        self, repository: BackupRepository, chain: list[Manifest], target: Path, watch: Watch
-    ) -> None:
+    def restore_files(self, repository: BackupRepository, chain: list[Manifest], target: Path, watch: Watch) -> None:
         """Bring the files of the last backup of `chain` into the new folder `target`, checked against the manifests.
 
         Raises BackupDamaged, EngineFailed, DestinationFull.

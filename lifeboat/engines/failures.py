@@ -29,7 +29,8 @@ _NAMED: Sequence[tuple[str, type[LifeboatError], str]] = (
     ),
     (
         r"WAL summar|summarize_wal|system identifier in backup manifest|manifest system identifier"
-        r"|required by (?:the )?(?:manifest|incremental)|not (?:a child|in this server's history)|timeline \d+ found in manifest"
+        r"|required by (?:the )?(?:manifest|incremental)|not (?:a child|in this server's history)"
+        r"|timeline \d+ found in manifest"
         r"|incremental backups? (?:cannot|can't)|manifest was generated|must be restarted.*incremental",
         IncrementalImpossible,
         "A full backup is taken instead; the next incremental one builds on it.",

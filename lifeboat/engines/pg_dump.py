@@ -15,7 +15,14 @@ from lifeboat.commands import CommandFailed
 from lifeboat.engines.engine import EngineFailed, Parent, Progress, Taken, Watch
 from lifeboat.engines.failures import name_failure
 from lifeboat.postgres.binaries import PgTools
-from lifeboat.postgres.connections import ConnectionInfo, connect, server_major, server_version, system_identifier
+from lifeboat.postgres.connections import (
+    ConnectionInfo,
+    connect,
+    server_major,
+    server_version,
+    single_value,
+    system_identifier,
+)
 from lifeboat.postgres.folders import give_to, make_private_dir
 from lifeboat.settings.backups import PgDumpSettings
 from lifeboat.storage.checked import CheckedReader
@@ -68,9 +75,7 @@ class PgDumpEngine:
             details=details | {"globals": self.settings.globals},
         )
 
-    def restore_files(
-        self, repository: BackupRepository, chain: list[Manifest], target: Path, watch: Watch
-    ) -> None:
+    def restore_files(self, repository: BackupRepository, chain: list[Manifest], target: Path, watch: Watch) -> None:
         """Copy the dump into `target`, every object checked; see Engine.restore_files. `load` puts it into a server."""
         (manifest,) = chain
         done = 0
@@ -172,13 +177,13 @@ class PgDumpEngine:
 
 
 def _database_details(session: psycopg.Connection) -> dict[str, object]:
-    row = session.execute(
-        "SELECT datname, pg_encoding_to_char(encoding), datcollate, datctype, pg_database_size(oid)"
-        " FROM pg_database WHERE datname = current_database()"
-    ).fetchone()
-    assert row is not None
-    names = ("database", "encoding", "collate", "ctype", "database_size_bytes")
-    return dict(zip(names, row, strict=True))
+    found: dict[str, object] = single_value(
+        session,
+        "SELECT pg_catalog.json_build_object('database', datname, 'encoding', pg_catalog.pg_encoding_to_char(encoding),"
+        " 'collate', datcollate, 'ctype', datctype, 'database_size_bytes', pg_catalog.pg_database_size(oid))"
+        " FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
+    )
+    return found
 
 
 def database_options(details: Mapping[str, object]) -> list[str]:
@@ -193,6 +198,7 @@ def database_options(details: Mapping[str, object]) -> list[str]:
 
 def _restore_steps(label: str, settings: PgDumpSettings, database: str) -> list[RestoreStep]:
     steps = []
+    dump = f"$REPOSITORY/{label}/{DUMP_FOLDER}"
     if settings.globals != "none":
         steps.append(
             RestoreStep(
@@ -203,9 +209,7 @@ def _restore_steps(label: str, settings: PgDumpSettings, database: str) -> list[
     steps.append(
         RestoreStep(
             title=f"Create and load database {database} on a new server (set PGHOST, PGPORT and PGUSER)",
-            commands=[
-                f'pg_restore --create --exit-on-error -j {settings.jobs} -d postgres "$REPOSITORY/{label}/{DUMP_FOLDER}"'
-            ],
+            commands=[f'pg_restore --create --exit-on-error -j {settings.jobs} -d postgres "{dump}"'],
         )
     )
     return steps

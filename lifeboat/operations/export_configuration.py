@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from uuid import UUID, uuid4
 
-import psycopg
-
 from lifeboat.catalog.errors import CatalogError
 from lifeboat.configuration.archive import WrittenArchive, write_archive
 from lifeboat.configuration.export import export_configuration as collect_configuration
@@ -15,7 +13,7 @@ from lifeboat.configuration.restore_steps import restore_steps
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.recording import best_effort
 from lifeboat.operations.results import BackupTaken
-from lifeboat.postgres.connections import connect, server_version, system_identifier
+from lifeboat.postgres.connections import connect, server_version, single_value, system_identifier
 from lifeboat.storage.labels import backup_id
 from lifeboat.storage.manifest import BackupObject, BackupType, Manifest
 from lifeboat.storage.unfinished import UnfinishedBackup
@@ -81,7 +79,8 @@ def _export(
             lifeboat_toml=installation.settings_file,
             extra=_own_sections(installation),
         )
-        pg_version, system, database = server_version(session), system_identifier(session), _database(session)
+        pg_version, system = server_version(session), system_identifier(session)
+        database = str(single_value(session, "SELECT current_database()"))
     for finding in archive.index.findings:
         LOG.warning("configuration: %s %s: %s", finding.section, finding.item, finding.problem)
     written = write_archive(archive, backup.directory)
@@ -124,9 +123,3 @@ def _own_sections(installation: Installation) -> Mapping[str, Sequence[Mapping[s
         LOG.warning("the configuration archive has no backup schedules: %s", error)
         return {}
     return {"backup_schedules": [asdict(row) for row in schedules]}
-
-
-def _database(session: psycopg.Connection) -> str:
-    row = session.execute("SELECT current_database()").fetchone()
-    assert row is not None
-    return str(row[0])

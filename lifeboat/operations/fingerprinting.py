@@ -21,7 +21,7 @@ class FingerprintLost(LifeboatError):
 
 
 class SourceFingerprint:
-    """One connection and one thread: the snapshot is fixed by `fix_snapshot`, the counting goes on beside the engine."""
+    """One connection and one thread: `fix_snapshot` fixes the snapshot, the counting goes on beside the engine."""
 
     def __init__(self, source: ConnectionInfo, drills: DrillSettings) -> None:
         self._drills = drills

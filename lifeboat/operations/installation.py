@@ -100,9 +100,7 @@ class Installation:
     def repository(self, destination: str | None = None) -> BackupRepository:
         """The cluster's backups at a destination."""
         trusted = TrustedKeys.of(self.signer, self.settings.signing.trusted_keys)
-        return BackupRepository(
-            self.destination(destination), self.settings.platform.cluster, self.signer, trusted
-        )
+        return BackupRepository(self.destination(destination), self.settings.platform.cluster, self.signer, trusted)
 
     def engine(self, name: str | None = None) -> Engine:
         """An engine by name, the default one without; raises SettingsError for an unknown name."""
@@ -117,9 +115,7 @@ class Installation:
     def basebackup(self) -> BaseBackupEngine:
         """The engine `basebackup`."""
         settings = self.settings
-        return BaseBackupEngine(
-            self.tools, self.source, settings.engines.basebackup, settings.backup.timeout_seconds
-        )
+        return BaseBackupEngine(self.tools, self.source, settings.engines.basebackup, settings.backup.timeout_seconds)
 
     @cached_property
     def pg_dump(self) -> PgDumpEngine:

@@ -10,7 +10,8 @@ _PHYSICAL = {BackupType.FULL, BackupType.DIFFERENTIAL, BackupType.INCREMENTAL}
 def choose_parent(repository: BackupRepository, engine: str, kind: BackupType) -> Manifest:
     """The newest full backup for a differential one, the newest physical one for an incremental one.
 
-    Suspect backups and those whose chain is broken or suspect are passed over. Raises IncrementalImpossible when none is left.
+    Suspect backups and those whose chain is broken or suspect are passed over. Raises IncrementalImpossible when none
+    is left.
     """
     backups = {stored.manifest.label: stored for stored in repository.backups() if stored.manifest.engine == engine}
     wanted = {BackupType.FULL} if kind is BackupType.DIFFERENTIAL else _PHYSICAL

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from psycopg import sql
+
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.conf import SettingValue
@@ -30,7 +32,9 @@ def stop_platform(installation: Installation) -> None:
     installation.embedded.stop()
 
 
-def install_archiving(installation: Installation, *, system_identifier: str, segment_size_bytes: int) -> InstalledProgram:
+def install_archiving(
+    installation: Installation, *, system_identifier: str, segment_size_bytes: int
+) -> InstalledProgram:
     """Put the archive program where the server's account can run it, prepare the archive, and try both."""
     wal = installation.settings.wal
     destination = installation.destination(wal.destination)
@@ -69,6 +73,4 @@ def _create_database(installation: Installation, name: str) -> None:
     with connect(installation.embedded.dsn(), autocommit=True) as connection:
         if connection.execute("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (name,)).fetchone():
             return
-        quoted = connection.execute("SELECT pg_catalog.quote_ident(%s)", (name,)).fetchone()
-        assert quoted is not None
-        connection.execute(f"CREATE DATABASE {quoted[0]}".encode())
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

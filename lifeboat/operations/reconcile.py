@@ -73,9 +73,7 @@ def _missing(
     return [f"{repository.destination.name}: {row.label}" for row in rows if row.id not in stored]
 
 
-def _tell_expired(
-    installation: Installation, destination: str, expired: list[StoredBackup]
-) -> list[tuple[UUID, str]]:
+def _tell_expired(installation: Installation, destination: str, expired: list[StoredBackup]) -> list[tuple[UUID, str]]:
     told = []
     for item in expired:
         row = installation.catalog.backups.get(item.manifest.id)
@@ -90,9 +88,7 @@ def _tell_expired(
     return told
 
 
-def _end_dead_runs(
-    installation: Installation, states: Mapping[UUID, str], grace: timedelta
-) -> list[tuple[UUID, str]]:
+def _end_dead_runs(installation: Installation, states: Mapping[UUID, str], grace: timedelta) -> list[tuple[UUID, str]]:
     rows: list[BackupRow] = installation.catalog.backups.running()
     ended = []
     for row in rows:
@@ -102,7 +98,9 @@ def _end_dead_runs(
             status = "crashed"
         if status is not None:
             why = f"the flow run ended as {state}" if state else "the process that took it is gone"
-            installation.catalog.backups.record_ended(row.id, status=status, error=f"{why}, and storage has no manifest")
+            installation.catalog.backups.record_ended(
+                row.id, status=status, error=f"{why}, and storage has no manifest"
+            )
             ended.append((row.id, status))
     return ended
 

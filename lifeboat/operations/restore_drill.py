@@ -15,7 +15,12 @@ from lifeboat.operations.leases import lease
 from lifeboat.operations.proving import Proof, prove
 from lifeboat.operations.recording import best_effort
 from lifeboat.operations.results import DrillReport
-from lifeboat.operations.scratch_restores import Restored, restore_dump_beside, restore_dump_to_scratch, restore_physical
+from lifeboat.operations.scratch_restores import (
+    Restored,
+    restore_dump_beside,
+    restore_dump_to_scratch,
+    restore_physical,
+)
 from lifeboat.operations.selection import find_backup
 from lifeboat.postgres.connections import ConnectionInfo
 from lifeboat.postgres.folders import check_reachable
@@ -134,9 +139,7 @@ def _require_room(installation: Installation, manifest: Manifest) -> None:
         )
 
 
-def _record(
-    installation: Installation, repository: BackupRepository, report: DrillReport, order: DrillOrder
-) -> None:
+def _record(installation: Installation, repository: BackupRepository, report: DrillReport, order: DrillOrder) -> None:
     kind = EventKind.VERIFIED if report.passed else EventKind.DRILL_FAILED
     detail = {"drill": str(report.id), "phases": report.phases, "faults": report.faults[:20], "target": report.target}
     repository.append_event(

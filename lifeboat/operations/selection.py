@@ -20,7 +20,9 @@ def find_backup(repository: BackupRepository, wanted: str) -> StoredBackup:
     if wanted == "latest":
         databases = [item for item in repository.backups() if item.manifest.type is not BackupType.CONFIG]
         if not databases:
-            raise NoSuchBackup(f"there is no finished backup {where}", hint="Take one: `lifeboat backup run --type full`.")
+            raise NoSuchBackup(
+                f"there is no finished backup {where}", hint="Take one: `lifeboat backup run --type full`."
+            )
         return max(databases, key=lambda item: item.manifest.started_at)
     if wanted in repository.labels():
         return repository.load(wanted)

@@ -270,5 +270,5 @@ def _refuse_unencrypted_passwords(installation: Installation, engine: str, desti
     if target is not None and not target.allow_role_passwords:
         raise SettingsError(
             f"dumps with the roles' password hashes are not written to the unencrypted destination {name}",
-            hint=f"Set `engines.pg_dump.globals = \"without-passwords\"` or `destinations.{name}.allow_role_passwords`.",
+            hint=f'Set `engines.pg_dump.globals = "without-passwords"` or `destinations.{name}.allow_role_passwords`.',
         )

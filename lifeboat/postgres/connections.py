@@ -231,7 +231,7 @@ def server_major(connection: psycopg.Connection[Any]) -> int:
 
 def system_identifier(connection: psycopg.Connection[Any]) -> str:
     """The number that initdb gave the cluster: the same for all its copies."""
-    return str(_value(connection, "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"))
+    return str(single_value(connection, "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"))
 
 
 def current_timeline(connection: psycopg.Connection[Any]) -> int:
@@ -241,12 +241,12 @@ def current_timeline(connection: psycopg.Connection[Any]) -> int:
         "SELECT greatest(c.timeline_id, r.min_recovery_end_timeline)"
         " FROM pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_control_recovery() r"
     )
-    if _value(connection, "SELECT pg_catalog.pg_is_in_recovery()"):
-        return int(_value(connection, in_recovery))
-    segment = _value(connection, "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())")
+    if single_value(connection, "SELECT pg_catalog.pg_is_in_recovery()"):
+        return int(single_value(connection, in_recovery))
+    segment = single_value(connection, "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())")
     return int(str(segment)[:8], 16)
 
 
-def _value(connection: psycopg.Connection[Any], query: LiteralString) -> Any:  # noqa: ANN401 - as SQL types go
+def single_value(connection: psycopg.Connection[Any], query: LiteralString) -> Any:  # noqa: ANN401 - as SQL types go
     row = connection.execute(query).fetchone()
     return None if row is None else row[0]

@@ -101,7 +101,11 @@ def plan_expiry(destination: str, candidates: Iterable[Candidate], rules: Rules,
     _keep_parents(ordered, reasons)
     _keep_sets(ordered, reasons)
     decisions = [
-        Decision(item, Verdict.KEEP if reasons[item.label] else Verdict.EXPIRE, tuple(reasons[item.label] or ["no rule keeps it"]))
+        Decision(
+            item,
+            Verdict.KEEP if reasons[item.label] else Verdict.EXPIRE,
+            tuple(reasons[item.label] or ["no rule keeps it"]),
+        )
         for item in ordered
     ]
     return ExpiryPlan(destination, tuple(decisions))

@@ -32,9 +32,7 @@ class FingerprintBudget(Section):
 class ExactValue(Section):
     """The query returns one row, and its first column is this value."""
 
-    equals: bool | int | float | str = Field(
-        description="The value; a text is compared with the value's text form."
-    )
+    equals: bool | int | float | str = Field(description="The value; a text is compared with the value's text form.")
 
 
 class ValueRange(Section):
@@ -69,19 +67,11 @@ class DrillSettings(Section):
     """What a fingerprint covers, and what a restore drill does beside comparing it."""
 
     fingerprint: FingerprintBudget = Field(FingerprintBudget(), description="How much content is hashed.")
-    validation: list[ValidationQuery] = Field(
-        [], description="Queries that the restored database must answer."
-    )
-    validation_timeout_seconds: float = Field(
-        300, gt=0, description="The longest that one validation query may run."
-    )
-    full_read: bool = Field(
-        True, description="Read every table of the restored database once, TOAST included."
-    )
+    validation: list[ValidationQuery] = Field([], description="Queries that the restored database must answer.")
+    validation_timeout_seconds: float = Field(300, gt=0, description="The longest that one validation query may run.")
+    full_read: bool = Field(True, description="Read every table of the restored database once, TOAST included.")
     amcheck: bool = Field(True, description="Run pg_amcheck where the extension amcheck can be installed.")
-    timeout_seconds: float = Field(
-        4 * 3600, gt=0, description="The longest that one tool of a drill may run."
-    )
+    timeout_seconds: float = Field(4 * 3600, gt=0, description="The longest that one tool of a drill may run.")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -104,14 +104,14 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
     return sorted({field for model in models for field in model.model_fields})
 
 
-def _inside(kind: Any, part: str) -> list[Any]:
+def _inside(kind: Any, part: str) -> list[Any]:  # noqa: ANN401 - an annotation is any object
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return _unfold(kind.model_fields[part].annotation) if part in kind.model_fields else [kind]
     arguments = typing.get_args(kind)
     return _unfold(arguments[-1]) if arguments else []
 
 
-def _unfold(annotation: Any) -> list[Any]:
+def _unfold(annotation: Any) -> list[Any]:  # noqa: ANN401 - an annotation is any object
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _unfold(typing.get_args(annotation)[0])

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lifeboat.settings.assets import AssetSettings
@@ -32,7 +32,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    state_dir: AbsolutePath = Field(description="Where Lifeboat keeps its own files: keys, scratch clusters, Prefect's home.")
+    state_dir: AbsolutePath = Field(description="Lifeboat's own files: keys, scratch clusters, Prefect's home.")
     platform: PlatformSettings
     destinations: dict[Name, DestinationSettings] = Field(min_length=1)
     catalog: CatalogSettings = CatalogSettings()
@@ -62,8 +62,3 @@ class Settings(BaseSettings):
     def scratch_dir(self) -> Path:
         """Where scratch clusters live."""
         return self.state_dir / "scratch"
-
-    @property
-    def catalog_dsn(self) -> SecretStr:
-        """The catalog's database: its own, or the platform's."""
-        return self.catalog.dsn or self.platform.dsn

@@ -8,5 +8,7 @@ from lifeboat.settings.base import AbsolutePath, Section
 class SigningSettings(Section):
     """Ed25519 keys in PEM files."""
 
-    key_file: AbsolutePath | None = Field(None, description="The private key; nothing means `<state_dir>/keys/signing.pem`.")
-    trusted_keys: list[AbsolutePath] = Field([], description="Public keys of other installations whose backups we read.")
+    key_file: AbsolutePath | None = Field(
+        None, description="The private key; by default `<state_dir>/keys/signing.pem`."
+    )
+    trusted_keys: list[AbsolutePath] = Field([], description="Public keys of others whose backups we read.")

@@ -76,7 +76,7 @@ class FilesystemDestination:
             raise DestinationFull(
                 f"destination {self._name} ({self.path}) has {free:,} bytes free, needs {size_bytes:,} and keeps "
                 f"{self.minimum_free_bytes:,} free",
-                hint="Free space, let retention expire backups (`lifeboat retention plan`), or use another destination.",
+                hint="Free space, look at what retention would expire (`lifeboat retention plan`), or go elsewhere.",
             )
 
     def read(self, key: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Backup labels, after pgBackRest: `20261122-190000F`, `20261122-190000F_20261122-200000I`, `…L`, `…C`; times are UTC."""
+"""Backup labels, after pgBackRest: `20261122-190000F`, `20261122-190000F_20261122-200000I`, `…L`, `…C`; in UTC."""
 
 from datetime import UTC, datetime
 from uuid import UUID, uuid5

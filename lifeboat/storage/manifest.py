@@ -113,7 +113,7 @@ class BackupObject(StrictModel):
 
 
 class RestoreStep(StrictModel):
-    """One step of a restore with stock tools; `commands` are shell lines that use the variables `BACKUP` and `TARGET`."""
+    """One step of a restore with stock tools: shell lines that use variables such as `$REPOSITORY` and `$TARGET`."""
 
     title: str
     commands: list[str]

@@ -174,7 +174,9 @@ class BackupRepository:
         try:
             signature = self.destination.read(signed_key + SIGNATURE_SUFFIX)
         except ObjectMissing as error:
-            raise ManifestError(f"{key} has no signature", hint="Do not trust it: compare with another copy.") from error
+            raise ManifestError(
+                f"{key} has no signature", hint="Do not trust it: compare with another copy."
+            ) from error
         self.trusted.check(data, signature, where=key)
         return data
 

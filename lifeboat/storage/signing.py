@@ -54,7 +54,9 @@ class Signer:
                 f"cannot read the signing key {path}: {error}", hint="It must be an Ed25519 key in PEM form."
             ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise SettingsError(f"the signing key {path} is not an Ed25519 key", hint="Create one with `lifeboat init`.")
+            raise SettingsError(
+                f"the signing key {path} is not an Ed25519 key", hint="Create one with `lifeboat init`."
+            )
         return cls(key)
 
     @classmethod

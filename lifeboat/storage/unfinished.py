@@ -59,7 +59,7 @@ class UnfinishedBackup:
 def stage_backup(
     destination: Destination, cluster: str, kind: BackupType, started_at: datetime, parent_label: str | None
 ) -> UnfinishedBackup:
-    """Reserve a label, moving on by whole seconds while it is taken; raises FileExistsError after two minutes' worth."""
+    """Reserve a label, moving on by whole seconds while it is taken; raises FileExistsError after two minutes."""
     for attempt in range(_LABEL_ATTEMPTS):
         label = make_label(kind, started_at + timedelta(seconds=attempt), parent_label)
         prefix = f"{cluster}/{label}"

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
 from lifeboat.engines.engine import EngineFailed
 from lifeboat.operations.installation import Installation
@@ -24,6 +25,7 @@ from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import AuthenticationFailed, SourceUnavailable, connect
 from lifeboat.postgres.folders import give_to
 from lifeboat.postgres.lock import ClusterBusy, is_locked
+from lifeboat.settings.catalog import CatalogSettings
 from lifeboat.storage.destination import DestinationDenied, DestinationFull
 from lifeboat.storage.labels import backup_id
 from lifeboat.storage.manifest import BackupType
@@ -245,7 +247,7 @@ def test_a_server_that_is_down(platform_home: Path, pg_tools: PgTools, reachable
 
 def test_a_catalog_that_is_down_does_not_stop_a_backup(installation: Installation, reachable_tmp: Path) -> None:
     settings = installation.settings
-    catalog = type(settings.catalog)(dsn=f"host={reachable_tmp} dbname=nothing", connect_timeout_seconds=2)
+    catalog = CatalogSettings(dsn=SecretStr(f"host={reachable_tmp} dbname=nothing"), connect_timeout_seconds=2)
     without = Installation(settings.model_copy(update={"catalog": catalog}))
     backup = take_backup(without, BackupOrder(BackupType.FULL))
     assert installation.catalog.backups.get(backup.id) is None

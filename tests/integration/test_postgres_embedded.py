@@ -179,7 +179,7 @@ def test_a_folder_closed_to_the_servers_account_is_named(pg_tools: PgTools, clos
 def test_sessions_do_not_depend_on_what_a_role_has_set(server: EmbeddedServer) -> None:
     server.start()
     with connect(server.dsn(), autocommit=True) as connection:
-        for setting in ("timezone = 'Asia/Tokyo'", "search_path = 'evil'", "statement_timeout = 1"):
+        for setting in ("timezone = 'Asia/Tokyo'", "search_path = 'evil'", "statement_timeout = '2s'"):
             connection.execute(psycopg.sql.SQL("ALTER ROLE postgres SET " + setting))
 
     with connect(server.dsn(), lock_timeout_seconds=1.5) as connection:

@@ -123,7 +123,8 @@ def test_a_dump_with_its_roles(installation: Installation, administrator: Admini
     backup = take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
     administrator.run("initdb", "-D", administrator.target, "-U", "postgres", "--no-sync", "--auth=trust")
     options = f"-c listen_addresses='' -c unix_socket_directories='{administrator.socket}'"
-    administrator.run("pg_ctl", "-D", administrator.target, "-l", administrator.home / "log", "-w", "-o", options, "start")
+    log = administrator.home / "log"
+    administrator.run("pg_ctl", "-D", administrator.target, "-l", log, "-w", "-o", options, "start")
     administrator.restore(installation, backup.label)
     assert administrator.ask(CONTENT) == "|".join(expected(installation))
     assert administrator.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'segments'") == "curator"
