@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, select, literal, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from lifeboat.catalog.errors import CursorInvalid
@@ -50,7 +50,7 @@ class Listing(Generic[R]):
         query = select(*self.columns).where(*conditions).order_by(time.desc(), identifier.desc()).limit(limit + 1)
         if cursor is None:
             return query
-        return query.where(tuple_(time, identifier) < tuple_(*decode_cursor(cursor)))
+        return query.where(tuple_(time, identifier) < tuple_(*map(literal, decode_cursor(cursor))))
 
     def read(
         self, connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int, cursor: str | None
