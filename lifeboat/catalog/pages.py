@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, select, literal, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, literal, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from lifeboat.catalog.errors import CursorInvalid
