@@ -19,6 +19,7 @@ def incremental_backup(
     """Back up what changed since the newest backup; where that is impossible, take a full one and say why.
 
     Args:
+        engine: basebackup; dumps know nothing of the kind.
         destination: A destination of lifeboat.toml; without it, the default one.
     """
     if stale := skip_if_stale():

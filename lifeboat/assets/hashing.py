@@ -57,6 +57,7 @@ class FileReader:
     def __init__(self, roots: AssetRoots, throttle: Throttle) -> None:
         self._roots, self._throttle = roots, throttle
         self._buffer = bytearray(_BLOCK_BYTES)
+        self._buffers = (self._buffer,)
         self._view = memoryview(self._buffer)
         self.bytes_read = 0
 
@@ -67,13 +68,45 @@ class FileReader:
         CheckStopped.
         """
         try:
-            return self._look(record)
+            return None if self._is_sound(record) else self._look(record)
         except PathRefused as error:
             return _finding(record, FindingKind.UNREADABLE, str(error))
         except OSError as error:
             if error.errno in _ROOT_DOUBTFUL:
                 self._roots.require_unchanged()
             return _finding(record, FindingKind.UNREADABLE, (error.strerror or str(error)).lower())
+
+    def _is_sound(self, record: AssetRecord) -> bool:
+        """The short way for a file that is right, with as few system calls as there can be.
+
+        Each one gives up the interpreter lock and has to get it back. A regular file is at its end when less comes
+        than was asked for. No is not an answer: whatever is not as expected is for `_look` to judge, from the start.
+        """
+        if record.sha256 is None or record.size_bytes is None:
+            return False
+        size_bytes = 0
+        digest = hashlib.sha256(usedforsecurity=False)
+        try:
+            descriptor = self._roots.open_quickly(record.path)
+        except (OSError, ValueError):
+            return False
+        try:
+            if record.size_bytes > _READ_AHEAD_BYTES:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            count = _BLOCK_BYTES
+            while count == _BLOCK_BYTES and size_bytes <= record.size_bytes:
+                self._throttle.wait(min(record.size_bytes - size_bytes, _BLOCK_BYTES))
+                count = os.readv(descriptor, self._buffers)
+                digest.update(self._view[:count])
+                size_bytes += count
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        if size_bytes != record.size_bytes or digest.hexdigest() != record.sha256:
+            return False
+        self.bytes_read += size_bytes
+        return True
 
     def _look(self, record: AssetRecord) -> Finding | None:
         try:
@@ -121,7 +154,7 @@ class FileReader:
         left = size_bytes
         while left > 0:
             self._throttle.wait(min(left, _BLOCK_BYTES))
-            count = os.readv(descriptor, (self._buffer,))
+            count = os.readv(descriptor, self._buffers)
             if count == 0:
                 break
             digest.update(self._view[:count])

@@ -13,6 +13,7 @@ from lifeboat.errors import TransientError
 # O_NONBLOCK: a FIFO in the place of a file must not hang the check.
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
+_PLAIN_FOLDERS_MAX = 10_000
 _HINT = "Mount it, or correct `assets.roots`: a root that is away says nothing about the files below it."
 
 
@@ -44,6 +45,7 @@ class AssetRoots:
         if not paths:
             raise ValueError("an asset check needs a root")
         self._roots = [_inspect(path, mount=mount) for path in paths]
+        self._plain_folders: set[str] = set()
         self._real_paths = tuple(root.real_path for root in self._roots)
 
     def require_unchanged(self) -> None:
@@ -57,6 +59,25 @@ class AssetRoots:
 
         Raises FileAbsent, PathRefused, or OSError when it cannot be opened.
         """
+        return self._open(path)[0]
+
+    def open_quickly(self, path: str) -> int:
+        """A file descriptor like `open` gives, without asking again where a folder leads.
+
+        Only a folder without links is remembered; a link in it is refused with OSError. What fails here is for
+        `open` to judge.
+        """
+        folder = path.rpartition("/")[0]
+        if folder in self._plain_folders:
+            return os.open(f"{self._roots[0].path}/{path}", _OPEN_FLAGS | os.O_NOFOLLOW)
+        descriptor, opened_path = self._open(path)
+        if opened_path == self._roots[0].real_path + path:
+            if len(self._plain_folders) >= _PLAIN_FOLDERS_MAX:
+                self._plain_folders.clear()
+            self._plain_folders.add(folder)
+        return descriptor
+
+    def _open(self, path: str) -> tuple[int, str]:
         if not path or "\0" in path:
             raise PathRefused("is no file name")
         for root in self._roots:
@@ -69,8 +90,9 @@ class AssetRoots:
                 if error.errno not in _ABSENT:
                     raise
                 continue
-            if self._contains(_opened_path(descriptor, full_path)):
-                return descriptor
+            opened_path = _opened_path(descriptor, full_path)
+            if self._contains(opened_path):
+                return descriptor, opened_path
             os.close(descriptor)
             raise PathRefused("leads out of the asset roots")
         raise FileAbsent(errno.ENOENT, "is not there")

@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import UUID, uuid4
 
 from lifeboat.engines.basebackup_restore import PG_MANIFEST
@@ -21,7 +20,7 @@ from lifeboat.operations.parents import choose_parent
 from lifeboat.operations.recording import best_effort
 from lifeboat.operations.results import BackupTaken
 from lifeboat.postgres.connections import connect
-from lifeboat.postgres.folders import give_to
+from lifeboat.postgres.folders import give_to, make_private_dir
 from lifeboat.postgres.lock import ClusterLock, LockHolder, cluster_lock
 from lifeboat.storage.labels import backup_id
 from lifeboat.storage.manifest import BackupObject, BackupType, Fingerprint, Manifest
@@ -133,8 +132,7 @@ class _Run:
         """One attempt with one type."""
         self.phases.clear()
         started_at = datetime.now(UTC)
-        with TemporaryDirectory(prefix="lifeboat-") as folder, ExitStack() as stack:
-            parent = stack.enter_context(self._parent(kind, Path(folder)))
+        with self._parent(kind) as parent:
             backup = self.repository.begin(kind, started_at, parent.manifest.label if parent else None)
             try:
                 return self._fill(backup, kind, parent, reason)
@@ -143,19 +141,24 @@ class _Run:
                 raise
 
     @contextmanager
-    def _parent(self, kind: BackupType, folder: Path) -> Iterator[Parent | None]:
+    def _parent(self, kind: BackupType) -> Iterator[Parent | None]:
         if kind not in {BackupType.DIFFERENTIAL, BackupType.INCREMENTAL}:
             yield None
             return
         manifest = choose_parent(self.repository, self.engine.name, kind)
         # The new backup will need the whole chain: retention must not take a part of it meanwhile.
         with lease(self.installation, self.repository, manifest.details["chain"]):
-            folder.chmod(0o711)
-            path = folder / "backup_manifest"
+            path = self._work_folder() / "backup_manifest"
             with self.repository.open_object(manifest.label, PG_MANIFEST) as stream:
                 path.write_bytes(stream.read())
             give_to(path, self.installation.run_as)
             yield Parent(manifest, path)
+
+    def _work_folder(self) -> Path:
+        # Under the cluster's lock nobody else uses it: what a killed run left is overwritten.
+        settings = self.installation.settings
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        return make_private_dir(settings.state_dir / f"work-{settings.platform.cluster}", self.installation.run_as)
 
     def _fill(
         self, backup: UnfinishedBackup, kind: BackupType, parent: Parent | None, reason: str | None

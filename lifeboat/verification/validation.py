@@ -60,6 +60,8 @@ def _answer(connection: psycopg.Connection[Any], text: str, timeout_seconds: flo
     """The first two rows: more are not needed to judge any answer."""
     with connection.transaction(force_rollback=True):
         connection.execute("SET TRANSACTION READ ONLY")
+        # Ours is pg_catalog alone; who wrote the query expects what a client of the database gets.
+        connection.execute("SET LOCAL search_path TO DEFAULT")
         apply_settings(connection, {"statement_timeout": f"{round(timeout_seconds * 1000)}ms"})
         # A server-side cursor keeps a large result out of memory, and takes one query only: no COMMIT can hide in it.
         with connection.cursor(_CURSOR, row_factory=tuple_row) as cursor:

@@ -225,7 +225,7 @@ def physical_copy(each_cluster: Cluster, reachable_tmp: Path) -> Iterator[Callab
         copy = Cluster(reachable_tmp / "copy", each_cluster.tools, reachable_tmp / "s")
         source = ConnectionInfo.parse(each_cluster.dsn())
         each_cluster.tools.run(
-            "pg_basebackup", ["-D", copy.data_dir, "-c", "fast"], connection=source, timeout_seconds=120
+            "pg_basebackup", ["-D", copy.data_dir, "-c", "fast", "--no-sync"], connection=source, timeout_seconds=120
         )
         copies.append(copy)
         copy.start()

@@ -9,6 +9,7 @@ from lifeboat.configuration.content import Archive
 from lifeboat.configuration.export import export_configuration
 from lifeboat.settings.configuration import ConfigurationSettings
 
+EVERY_TYPE = Path(__file__).with_name("every_type.sql")
 SCHEMA = """
 CREATE TYPE mood AS ENUM ('calm', 'wild');
 CREATE TABLE scene_types (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL UNIQUE, mood mood);
@@ -21,7 +22,7 @@ CREATE TABLE notification_preferences (
     user_id uuid, channel text, settings jsonb, url text, pin integer, PRIMARY KEY (user_id, channel)
 );
 CREATE TABLE roles (name text PRIMARY KEY, parent text REFERENCES roles, permissions text[] NOT NULL DEFAULT '{}');
-CREATE TABLE segments (id serial PRIMARY KEY, scene_type_id bigint REFERENCES scene_types ON DELETE CASCADE, title text);
+CREATE TABLE segments (id serial PRIMARY KEY, scene_type_id bigint REFERENCES scene_types ON DELETE CASCADE);
 
 INSERT INTO scene_types (name, mood) VALUES ('intro', 'calm'), ('chase', 'wild'), ('unused', NULL);
 INSERT INTO workflows (scene_type_id, name, graph, raw, price, at, tags, icon) VALUES
@@ -64,9 +65,9 @@ def platform_settings(hooks: Path, **more: object) -> ConfigurationSettings:
     return ConfigurationSettings.model_validate({"sections": sections, "redact": ["^pin$"], **more})
 
 
-def export(session: Connection[Any], settings: ConfigurationSettings, **more: Any) -> Archive:
+def export(session: Connection[Any], settings: ConfigurationSettings, **more: object) -> Archive:
     """Export with a fixed version."""
-    return export_configuration(session, settings, lifeboat_version="0.1.0", **more)
+    return export_configuration(session, settings, lifeboat_version="0.1.0", **more)  # type: ignore[arg-type]
 
 
 def table_text(session: Connection[Any], table: str) -> list[str]:

@@ -96,11 +96,7 @@ def snapshot(dsn: str) -> Iterator[psycopg.Connection[Any]]:
 def dump_and_restore(tools: PgTools, source: str, target: str, folder: Path) -> None:
     """Bring the content of one database into another, empty one by pg_dump and pg_restore."""
     dump = folder / f"dump-{uuid.uuid4().hex[:8]}"
-    tools.run(
-        "pg_dump", ["-Fd", "-f", dump], connection=ConnectionInfo.parse(source), timeout_seconds=120
-    )
+    tools.run("pg_dump", ["-Fd", "-f", dump], connection=ConnectionInfo.parse(source), timeout_seconds=120)
     into = ConnectionInfo.parse(target)
-    tools.run(
-        "pg_restore", ["-d", str(into.database), "--exit-on-error", dump], connection=into, timeout_seconds=120
-    )
+    tools.run("pg_restore", ["-d", str(into.database), "--exit-on-error", dump], connection=into, timeout_seconds=120)
     shutil.rmtree(dump)
