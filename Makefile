@@ -25,8 +25,10 @@ help:
 demo: $(VENV)/.runtime
 	$(BIN)/lifeboat demo $(ARGS)
 
+# Settings of your own in ./lifeboat.toml come first; else what the demo left is shown.
+DEMO = $(shell [ "$$(id -u)" -eq 0 ] && echo /var/lib/lifeboat-demo || echo "$${XDG_STATE_HOME:-$$HOME/.local/state}/lifeboat-demo")
 up: $(VENV)/.runtime
-	$(BIN)/lifeboat up $(ARGS)
+	$(BIN)/lifeboat --config $(if $(wildcard lifeboat.toml),lifeboat.toml,$(DEMO)/lifeboat.toml) up $(ARGS)
 
 test: $(VENV)/.dev
 	sh tests/support/install-system.sh

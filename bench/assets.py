@@ -120,7 +120,7 @@ def main() -> int:
             )
             for portion in _PORTIONS
         }
-        for workers in (cores, cores + 1, cores * 2):
+        for workers in (cores, cores + cores // 2, cores * 2):
             candidates[f"lifeboat, {workers} threads"] = partial(run_ours, root, records, workers)
         timings = measure(options.rounds, candidates, drop_caches if options.cold else lambda: None)
     finally:

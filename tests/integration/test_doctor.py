@@ -223,7 +223,7 @@ def test_a_missing_program_is_named(make: Make, reachable_tmp: Path) -> None:
 
 def test_a_pooler_is_refused(make: Make, embedded_cluster: Cluster) -> None:
     with pooler(embedded_cluster.socket_dir, embedded_cluster.port) as port:
-        results = examine(make(platform={"dsn": f"host=127.0.0.1 port={port} user=postgres dbname=postgres"}))
+        results = examine(make(platform={"dsn": f"host=127.0.0.1 port={port} user=postgres sslmode=disable gssencmode=disable"}))
 
     assert results["server settings"].status is CheckStatus.FAILED
     assert "pooler" in results["server settings"].detail
