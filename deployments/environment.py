@@ -15,6 +15,14 @@ def prefect_home(installation: Installation) -> Path:
     return installation.settings.state_dir / "prefect"
 
 
+def temporary_folder(installation: Installation) -> Path:
+    """The temporary folder of our Prefect processes; PostgreSQL's account may pass through it."""
+    folder = installation.settings.state_dir / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)
+    return folder
+
+
 def service_environment(installation: Installation) -> dict[str, str]:
     """The whole environment of our Prefect server, worker and flow runs.
 
@@ -33,6 +41,9 @@ def service_environment(installation: Installation) -> dict[str, str]:
         "PREFECT_API_URL": prefect.effective_api_url,
         "PREFECT_SERVER_API_HOST": prefect.host,
         "PREFECT_SERVER_API_PORT": str(prefect.port),
+        # Prefect's runner wants a `runner_storage` of its own in the temporary folder: in a shared one the first user's
+        # shuts out all others.
+        "TMPDIR": str(temporary_folder(installation)),
     }
     environment = {**_defaults(installation), **os.environ, **fixed}
     bypass_proxies(environment)

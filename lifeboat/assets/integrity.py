@@ -19,6 +19,9 @@ from lifeboat.assets.roots import AssetRoots
 from lifeboat.postgres.connections import ConnectionInfo
 from lifeboat.settings.assets import AssetSettings
 
+# Beyond that, threads wait for each other's interpreter lock.
+_WORKERS_MAX = 32
+
 
 def check_assets(
     dsn: str | ConnectionInfo,
@@ -60,6 +63,11 @@ def check_assets(
     return replace(report, sample_fraction=settings.sample_fraction)
 
 
+def default_workers() -> int:
+    """Two threads per core: as fast as one while the files are cached, and half as fast again from disk (bench)."""
+    return min(_WORKERS_MAX, 2 * len(os.sched_getaffinity(0)))
+
+
 def verify_assets(  # noqa: PLR0913 - one check with its options
     records: Iterable[AssetRecord],
     roots: AssetRoots | Sequence[Path],
@@ -74,7 +82,7 @@ def verify_assets(  # noqa: PLR0913 - one check with its options
 ) -> AssetReport:
     """Read the files of `records` and compare size and SHA-256; a bad file is a finding, never an exception.
 
-    `workers` None means one per core. With `resume`, `records` begin behind its position, its findings so far
+    `workers` None means `default_workers()`. With `resume`, `records` begin behind its position, its findings so far
     are given to `on_finding` again, and it is discarded at the end. `current` gives records of ids as they are
     now: what looks wrong is looked at again where its record changed, and dropped where it is gone. Callbacks
     run in the calling thread. Raises AssetRootMissing, and what `records` and callbacks raise; the progress is
@@ -82,7 +90,7 @@ def verify_assets(  # noqa: PLR0913 - one check with its options
     """
     known_roots = roots if isinstance(roots, AssetRoots) else AssetRoots(roots)
     stop = threading.Event()
-    threads = workers or len(os.sched_getaffinity(0))
+    threads = workers or default_workers()
     pool = ReaderPool(known_roots, Throttle(bytes_per_second, stop), threads, nice)
     check = Check(pool, resume, current, on_progress, on_finding)
     try:

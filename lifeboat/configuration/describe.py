@@ -61,8 +61,9 @@ def _files_plan(plan: FilesPlan) -> Iterator[str]:
     yield f"{plan.section}: {len(plan.actions)} changes in {plan.root}, {plan.unchanged_count} unchanged"
     for action in plan.actions:
         sign = "-" if action.action == "remove" else "+" if action.now is None else "~"
-        modes = f" mode {action.now.mode:04o} → {action.item.mode:04o}" if action.now and sign == "~" else ""
-        yield f"  {sign} {action.item.path} ({action.item.kind}){modes if action.item.kind != 'link' else ''}"
+        changed = action.now is not None and action.now.mode != action.item.mode
+        modes = f" mode {action.now.mode:04o} → {action.item.mode:04o}" if action.now is not None and changed else ""
+        yield f"  {sign} {action.item.path} ({action.item.kind}){modes}"
 
 
 def _file_change(change: FileChange) -> Iterator[str]:

@@ -73,22 +73,18 @@ class RowsPlanner:
         )  # fmt: skip
 
     def _insert(self, key: Key, row: Row) -> RowChange | None:
-        label, values, columns = label_of(key), {}, []
-        for column in self._target.columns:
-            text = row.get(column)
-            redacted = text is not None and is_redacted(parse(text))
-            if redacted and not self._table.columns[column].holds_text:
-                if self._table.columns[column].is_required:
-                    self._note(label, f"is not inserted: {column} was redacted and must have a value")
-                    return None
-                self._note(label, f"{column} was redacted and gets the column's default")
-                continue
-            if redacted:
-                self._note(label, f"{column} was redacted and gets the text {REDACTED}")
-            columns.append(column)
-            if text is not None:
-                values[column] = text
-        return RowChange(key, label, tuple(columns), values)
+        label, columns = label_of(key), self._table.columns
+        redacted = [name for name in self._target.columns if name in row and is_redacted(parse(row[name]))]
+        unfit = [name for name in redacted if not columns[name].holds_text]
+        for name in unfit:
+            if columns[name].is_required:
+                self._note(label, f"is not inserted: {name} was redacted and must have a value")
+                return None
+        for name in redacted:
+            result = "column's default" if name in unfit else f"text {REDACTED}"
+            self._note(label, f"{name} was redacted and gets the {result}")
+        written = tuple(name for name in self._target.columns if name not in unfit)
+        return RowChange(key, label, written, {name: row[name] for name in written if name in row})
 
     def _update(self, key: Key, row: Row, live: Row) -> RowChange | None:
         label, filling = label_of(key), Filling(self._redactor.text)

@@ -52,6 +52,9 @@ def check_replication(installation: Installation, facts: SourceFacts) -> Iterato
     if not _wants_physical(installation):
         yield skipped("replication connection", "the engine pg_dump needs none")
         return
+    if facts.pooled:
+        yield skipped("replication connection", "a connection pooler is in between")
+        return
     role = sql.Identifier(facts.role.name).as_string()
     info = installation.source.with_parameters(replication="true", connect_timeout="10")
     connection = pq.PGconn.connect(info.dsn.encode())

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pwd
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,12 +102,13 @@ def _can(user: str, right: str, path: Path) -> bool:
 
 
 def socket_dir_for(base: Path) -> Path:
-    """`base`/run if a socket's path there is short enough, else a folder below the temp folder.
+    """`base`/run if a socket's path there is short enough, else a folder below /tmp.
 
-    The name is derived from `base`, so that a later process finds the same one. The folder is not created.
+    The name is derived from `base`, so that a later process finds the same one, whatever its TMPDIR is. The folder is
+    not created; `make_private_dir` refuses one that somebody else has made.
     """
     wanted = base / "run"
     if len(os.fsencode(wanted)) + _SOCKET_NAME_MAX_BYTES <= _SOCKET_PATH_MAX_BYTES:
         return wanted
     digest = hashlib.sha256(os.fsencode(base.resolve())).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"lifeboat-{os.geteuid()}-{digest}"
+    return Path("/tmp") / f"lifeboat-{os.geteuid()}-{digest}"  # noqa: S108 - private, see make_private_dir

@@ -19,7 +19,9 @@ class AssetSettings(Section):
         description="A row per file: unique id, kind, path (relative to a root), size_bytes, sha256.",
     )
     mount: bool = Field(False, description="Refuse unless something is mounted at each root or above it.")
-    workers: int | None = Field(None, ge=1, le=256, description="Files read side by side; nothing means one per core.")
+    workers: int | None = Field(
+        None, ge=1, le=256, description="Files read side by side; nothing means two per core, at most 32."
+    )
     resume: bool = Field(True, description="Go on where an interrupted check stopped.")
     resume_hours: float = Field(24, gt=0, description="An interrupted check older than this starts again.")
     sample_fraction: float = Field(

@@ -144,6 +144,46 @@ def test_a_symlink_out_of_the_root_is_refused(root: Path, path: str) -> None:
     assert (finding.kind, finding.detail) == (FindingKind.UNREADABLE, "leads out of the asset roots")
 
 
+def test_a_folder_that_was_sound_gives_its_links_no_pass(root: Path) -> None:
+    records = write_assets(root, 40)
+    outside = root.parent / "outside.mp4"
+    outside.write_bytes((root / records[20].path).read_bytes())
+    for record in records[20:]:
+        (root / record.path).unlink()
+        (root / record.path).symlink_to(outside)
+
+    report = verify_assets(records, [root], workers=1)
+
+    assert (report.checked, report.unreadable) == (40, 20)
+    assert {finding.detail for finding in report.findings} == {"leads out of the asset roots"}
+
+
+def test_a_link_back_into_the_root_does_not_vouch_for_the_folder_it_lies_in(root: Path) -> None:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "secret.mp4").write_bytes(CONTENT)
+    (outside / "back.mp4").symlink_to(root / "sound.mp4")
+    (root / "folder").symlink_to(outside)
+    records = [record_of("1", "folder/back.mp4", CONTENT), record_of("2", "folder/secret.mp4", CONTENT)]
+
+    report = verify_assets(records, [root], workers=1)
+
+    assert [finding.path for finding in report.findings] == ["folder/secret.mp4"]
+
+
+@pytest.mark.parametrize("size_bytes", [1, 262_143, 262_144, 262_145, 524_288])
+def test_a_tail_and_a_lost_end_are_found_at_any_size(root: Path, size_bytes: int) -> None:
+    content = os.urandom(size_bytes)
+    for name, written in (("a.mp4", content), ("b.mp4", content + b"x"), ("c.mp4", content[:-1])):
+        (root / name).write_bytes(written)
+
+    report = verify_assets([record_of(name, name, content) for name in ("a.mp4", "b.mp4", "c.mp4")], [root])
+
+    assert [finding.path for finding in report.findings] == ["b.mp4", "c.mp4"]
+    assert [finding.actual_size_bytes for finding in report.findings] == [size_bytes + 1, size_bytes - 1]
+    assert report.bytes_checked == size_bytes
+
+
 def test_a_folder_beside_the_root_with_its_name_in_front_is_outside(root: Path) -> None:
     sibling = root.parent / f"{root.name}-old"
     sibling.mkdir()
