@@ -11,7 +11,8 @@ _LISTED = 50
 def drill_report(report: DrillReport) -> str:
     """A Markdown page: the verdict first, then what it rests on."""
     verdict = "passed: it restores, and is what was backed up" if report.passed else "FAILED"
-    span = f"{time_text(report.started_at)} to {time_text(report.completed_at)}, into a {report.target}"
+    where = {"scratch": "scratch cluster", "database": "temporary database"}[report.target]
+    span = f"{time_text(report.started_at)} to {time_text(report.completed_at)}, into a {where}"
     parts = [f"# Restore drill of {report.label} {verdict}", span]
     if report.faults:
         parts += ["## Faults", _listed(report.faults)]

@@ -61,9 +61,9 @@ class AssetProgress:
 class AssetReport:
     """The result of one check over all its stops and goes.
 
-    `checked` counts records, `bytes_checked` the bytes read from files and hashed. `findings` holds the first
-    1,000; `on_finding` saw them all. `without_checksum` counts records without a SHA-256: their files were
-    read to the end, and their size compared where the database has one.
+    `checked` counts records, `bytes_checked` the bytes read from files and hashed, once where a file was read
+    again to be sure. `findings` holds the first 1,000; `on_finding` saw them all. `without_checksum` counts records
+    without a SHA-256: their files were read to the end, and their size compared where the database has one.
     """
 
     started_at: datetime

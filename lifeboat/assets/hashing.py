@@ -82,31 +82,36 @@ class FileReader:
         Each one gives up the interpreter lock and has to get it back. A regular file is at its end when less comes
         than was asked for. No is not an answer: whatever is not as expected is for `_look` to judge, from the start.
         """
-        if record.sha256 is None or record.size_bytes is None:
+        if not record.sha256 or not record.size_bytes:
             return False
-        size_bytes = 0
-        digest = hashlib.sha256(usedforsecurity=False)
         try:
             descriptor = self._roots.open_quickly(record.path)
         except (OSError, ValueError):
             return False
+        before = self.bytes_read
         try:
             if record.size_bytes > _READ_AHEAD_BYTES:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            count = _BLOCK_BYTES
-            while count == _BLOCK_BYTES and size_bytes <= record.size_bytes:
-                self._throttle.wait(min(record.size_bytes - size_bytes, _BLOCK_BYTES))
-                count = os.readv(descriptor, self._buffers)
-                digest.update(self._view[:count])
-                size_bytes += count
+            sound = self._reads_as(record.size_bytes, record.sha256, descriptor)
         except OSError:
-            return False
+            sound = False
         finally:
             os.close(descriptor)
-        if size_bytes != record.size_bytes or digest.hexdigest() != record.sha256:
-            return False
-        self.bytes_read += size_bytes
-        return True
+        if not sound:
+            self.bytes_read = before
+        return sound
+
+    def _reads_as(self, size_bytes: int, sha256: str, descriptor: int) -> bool:
+        digest = hashlib.sha256(usedforsecurity=False)
+        position, count = 0, _BLOCK_BYTES
+        while count == _BLOCK_BYTES and position <= size_bytes:
+            self._throttle.wait(min(size_bytes - position, _BLOCK_BYTES))
+            # At a position: what cannot be sought, such as a FIFO, is refused, and nothing is taken out of it.
+            count = os.preadv(descriptor, self._buffers, position)
+            digest.update(self._view[:count])
+            position += count
+            self.bytes_read += count
+        return position == size_bytes and digest.hexdigest() == sha256
 
     def _look(self, record: AssetRecord) -> Finding | None:
         try:
@@ -121,6 +126,7 @@ class FileReader:
 
     def _compare(self, record: AssetRecord) -> Finding | None:
         for attempt in range(1, _ATTEMPTS + 1):
+            before = self.bytes_read
             descriptor = self._roots.open(record.path)
             try:
                 found = os.fstat(descriptor)
@@ -133,6 +139,7 @@ class FileReader:
                 return None
             if reading.steady or attempt == _ATTEMPTS:
                 return _judge(record, reading)
+            self.bytes_read = before
         raise AssertionError("unreachable")
 
     def _read(self, descriptor: int, found: os.stat_result, record: AssetRecord) -> _Reading | None:

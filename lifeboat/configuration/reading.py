@@ -37,6 +37,7 @@ from lifeboat.settings.configuration import ConfigurationSettings
 _DEFAULTS = ConfigurationSettings()
 _INDEX_MAX_BYTES = 64 * 1024**2
 _COMPRESSED_SLACK_BYTES = 1024**2
+_CHUNK_BYTES = 64 * 1024
 
 
 class ArchiveInvalid(PermanentError):
@@ -59,11 +60,14 @@ def read_archive(path: Path, *, max_total_bytes: int = _DEFAULTS.max_total_bytes
 def decode_archive(stream: IO[bytes], *, max_total_bytes: int = _DEFAULTS.max_total_bytes) -> Archive:
     """Read and check an archive from a stream; nothing is written to disk. Raises ArchiveInvalid."""
     try:
-        with (
-            gzip.GzipFile(fileobj=stream, mode="rb") as packed,
-            tarfile.open(fileobj=cast(IO[bytes], _Bounded(packed, max_total_bytes)), mode="r|") as tar,
-        ):
-            return _Reader(tar).read()
+        with gzip.GzipFile(fileobj=stream, mode="rb") as packed:
+            bounded = _Bounded(packed, max_total_bytes)
+            with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r|") as tar:
+                archive = _Reader(tar).read()
+            # The checksum of the whole, the index included, stands at the very end.
+            while bounded.read(_CHUNK_BYTES):
+                pass
+            return archive
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError, OverflowError) as error:
         raise ArchiveInvalid(f"it is not a whole .tar.gz ({error})") from error
     except (ConfigurationError, JsonInvalid) as error:

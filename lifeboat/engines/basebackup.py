@@ -13,10 +13,9 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from lifeboat.commands import CommandFailed
 from lifeboat.engines.basebackup_restore import PAYLOAD_FOLDER, restore_steps, unpack_chain
 from lifeboat.engines.engine import EngineFailed, IncrementalImpossible, Parent, Progress, Taken, Watch
-from lifeboat.engines.failures import name_failure
+from lifeboat.engines.failures import run_tool
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import (
     ConnectionInfo,
@@ -64,17 +63,16 @@ class BaseBackupEngine:
             self._refuse_impossible(session, parent, identifier)
             slot = _hold_wal(session, label)
             points = _Points(watch)
-            try:
-                self.tools.run(
-                    "pg_basebackup",
-                    self._arguments(folder / PAYLOAD_FOLDER, label, parent),
-                    connection=self.connection,
-                    timeout_seconds=self.timeout_seconds,
-                    on_stderr_line=points.read,
-                    on_tick=watch.on_tick,
-                )
-            except CommandFailed as failure:
-                raise name_failure(failure, f"pg_basebackup of {self.connection.redacted()}") from failure
+            run_tool(
+                self.tools,
+                "pg_basebackup",
+                self._arguments(folder / PAYLOAD_FOLDER, label, parent),
+                doing=f"pg_basebackup of {self.connection.redacted()}",
+                watch=watch,
+                connection=self.connection,
+                timeout_seconds=self.timeout_seconds,
+                on_line=points.read,
+            )
             tablespaces, superuser = _tablespaces(session), _superuser(session)
             version, major = server_version(session), server_major(session)
             _release_wal(session, slot)

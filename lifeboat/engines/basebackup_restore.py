@@ -6,7 +6,7 @@ from pathlib import Path
 from lifeboat import commands
 from lifeboat.commands import CommandFailed
 from lifeboat.engines.engine import Progress, Watch
-from lifeboat.engines.failures import name_failure
+from lifeboat.engines.failures import name_failure, run_tool
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.folders import give_to, make_private_dir
 from lifeboat.storage.checked import CheckedReader
@@ -40,10 +40,8 @@ def unpack_chain(  # noqa: PLR0913
         (folder / "tablespace_map").unlink(missing_ok=True)
     if len(chain) > 1:
         words = [*map(str, folders), f"--output={target}", "--manifest-checksums=SHA256", "--no-sync"]
-        try:
-            tools.run("pg_combinebackup", words, timeout_seconds=timeout_seconds, on_tick=watch.on_tick)
-        except CommandFailed as failure:
-            raise name_failure(failure, f"combining {' + '.join(m.label for m in chain)}") from failure
+        doing = f"combining {' + '.join(manifest.label for manifest in chain)}"
+        run_tool(tools, "pg_combinebackup", words, doing=doing, watch=watch, timeout_seconds=timeout_seconds)
         for folder in folders:
             shutil.rmtree(folder)
 

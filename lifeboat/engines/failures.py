@@ -1,12 +1,14 @@
 """Names for what PostgreSQL's tools print when they fail."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lifeboat.commands import CommandFailed
-from lifeboat.engines.engine import EngineFailed, IncrementalImpossible
+from lifeboat.engines.engine import EngineFailed, IncrementalImpossible, Watch
 from lifeboat.errors import LifeboatError, TransientError
-from lifeboat.postgres.connections import AuthenticationFailed, SourceUnavailable
+from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.connections import AuthenticationFailed, ConnectionInfo, SourceUnavailable
 from lifeboat.storage.destination import DestinationDenied, DestinationFull
 
 
@@ -52,6 +54,34 @@ _NAMED: Sequence[tuple[str, type[LifeboatError], str]] = (
         "The account that PostgreSQL's tools run as needs the right to write there.",
     ),
 )
+
+
+def run_tool(  # noqa: PLR0913
+    tools: PgTools,
+    program: str,
+    words: Sequence[str | Path],
+    *,
+    doing: str,
+    watch: Watch,
+    timeout_seconds: float,
+    connection: ConnectionInfo | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    """Run one of PostgreSQL's programs under a watch; raises what `name_failure` makes of its failure.
+
+    `on_line` takes the lines of its stderr instead of the watch.
+    """
+    try:
+        tools.run(
+            program,
+            words,
+            connection=connection,
+            timeout_seconds=timeout_seconds,
+            on_stderr_line=on_line or watch.on_line,
+            on_tick=watch.on_tick,
+        )
+    except CommandFailed as failure:
+        raise name_failure(failure, doing) from failure
 
 
 def name_failure(failure: CommandFailed, doing: str) -> LifeboatError:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import psycopg
 
-from lifeboat.commands import CommandFailed
 from lifeboat.engines.engine import EngineFailed, Parent, Progress, Taken, Watch
-from lifeboat.engines.failures import name_failure
+from lifeboat.engines.failures import run_tool
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import (
     ConnectionInfo,
@@ -106,17 +105,7 @@ class PgDumpEngine:
         create = [] if database is not None else ["--create"]
         words = [*create, "--exit-on-error", "--no-password", f"--jobs={self.settings.jobs}"]
         words += [f"--dbname={into.database}", str(folder / DUMP_FOLDER)]
-        try:
-            self.tools.run(
-                "pg_restore",
-                words,
-                connection=into,
-                timeout_seconds=self.timeout_seconds,
-                on_tick=watch.on_tick,
-                on_stderr_line=watch.on_line,
-            )
-        except CommandFailed as failure:
-            raise name_failure(failure, f"loading the dump of {into.database}") from failure
+        self._run("pg_restore", words, f"loading the dump of {into.database}", watch, into)
 
     def _dump(self, folder: Path, watch: Watch) -> None:
         words = [
@@ -128,32 +117,24 @@ class PgDumpEngine:
             "--verbose",
             *([f"--snapshot={watch.snapshot}"] if watch.snapshot else []),
         ]
-        try:
-            self.tools.run(
-                "pg_dump",
-                words,
-                connection=self.connection,
-                timeout_seconds=self.timeout_seconds,
-                on_tick=watch.on_tick,
-                on_stderr_line=watch.on_line,
-            )
-        except CommandFailed as failure:
-            raise name_failure(failure, f"pg_dump of {self.connection.redacted()}") from failure
+        self._run("pg_dump", words, f"pg_dump of {self.connection.redacted()}", watch, self.connection)
 
     def _dump_globals(self, path: Path, watch: Watch) -> None:
         hide = [] if self.settings.globals == "with-passwords" else ["--no-role-passwords"]
         words = ["--globals-only", "--no-password", f"--file={path}", *hide]
-        try:
-            self.tools.run(
-                "pg_dumpall",
-                words,
-                connection=self.connection,
-                timeout_seconds=self.timeout_seconds,
-                on_tick=watch.on_tick,
-            )
-        except CommandFailed as failure:
-            raise name_failure(failure, "pg_dumpall of roles and tablespaces") from failure
+        self._run("pg_dumpall", words, "pg_dumpall of roles and tablespaces", watch, self.connection)
         path.chmod(0o600)
+
+    def _run(self, program: str, words: list[str], doing: str, watch: Watch, connection: ConnectionInfo) -> None:
+        run_tool(
+            self.tools,
+            program,
+            words,
+            doing=doing,
+            watch=watch,
+            connection=connection,
+            timeout_seconds=self.timeout_seconds,
+        )
 
     def _load_globals(self, path: Path, server: ConnectionInfo) -> None:
         # Roles that are there already (the superuser at least) are no fault: psql goes on after an error.

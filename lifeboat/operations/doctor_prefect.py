@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from lifeboat.operations.doctor_results import CheckResult, ok, warning
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.prefect_api import NoWorker, PrefectSilent, ask, online_workers
+from lifeboat.operations.prefect_api import NoWorker, PrefectRefused, PrefectSilent, ask, online_workers
 
 
 def check_prefect(installation: Installation) -> Iterator[CheckResult]:
@@ -16,7 +16,8 @@ def check_prefect(installation: Installation) -> Iterator[CheckResult]:
         ask(url, "health")
         theirs = ask(url, "admin/version")
     except PrefectSilent as error:
-        yield warning("prefect", f"{error.message}; backups run in process all the same", error.hint or "lifeboat up")
+        refused = isinstance(error, PrefectRefused) and error.hint
+        yield warning("prefect", f"{error.message}; backups run in process all the same", refused or "lifeboat up")
         return
     ours = _installed_version()
     if theirs == ours:

@@ -22,6 +22,10 @@ class PrefectSilent(TransientError):
     """Prefect's API does not answer, or not as Prefect does."""
 
 
+class PrefectRefused(PrefectSilent):
+    """Prefect's API answers with an error: a login is missing, or nothing was deployed to it."""
+
+
 class NoWorker(TransientError):
     """Prefect answers, and no run would start."""
 
@@ -41,7 +45,7 @@ def ask(api_url: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - 
         with build_opener(*proxies).open(request, timeout=_TIMEOUT_SECONDS) as answer:
             return json.load(answer)
     except HTTPError as error:
-        raise PrefectSilent(f"{api_url} answers {error.code} to {path}", hint=_hint(error.code)) from error
+        raise PrefectRefused(f"{api_url} answers {error.code} to {path}", hint=_hint(error.code)) from error
     except URLError as error:
         raise PrefectSilent(f"{api_url} does not answer: {error.reason}", hint="Start it: `lifeboat up`.") from error
     except (OSError, ValueError) as error:

@@ -139,9 +139,10 @@ def take_fingerprint(  # noqa: PLR0913 - each option is the caller's to choose
         apply_settings(connection, _OUTPUT_SETTINGS)
         schemas = included_schemas(connection, exclude_schemas)
         objects = read_schema_objects(connection, schemas)
-        apply_settings(connection, _SCAN_SETTINGS)
         found, database_bytes = _list_tables(connection, schemas)
         hashed = _choose_hashed(found, budget.limit_bytes(database_bytes), hashed_like)
+        # Not before: catalog queries without indexes take minutes where there are thousands of tables.
+        apply_settings(connection, _SCAN_SETTINGS)
         tables = list(_fingerprint_tables(connection, found, hashed, on_progress or _ignore))
         return Fingerprint(
             database=connection.info.dbname,

@@ -25,8 +25,9 @@ _PAGE_BYTES = 8192
 _PAGE_HEADER_BYTES, _FIRST_PAGE_HEADER_BYTES = 24, 40
 _FIRST_USER_RELATION = 16384
 
+# Resource manager, transaction, position, and the first word that describes the record; there is one such line for each.
 _RECORD = re.compile(
-    r"rmgr: (?P<rmgr>\S+) .*?tx: +(?P<xid>\d+), lsn: (?P<lsn>[0-9A-F]+/[0-9A-F]+), .*?desc: (?P<what>[A-Z_0-9]*)"
+    r"rmgr: (\S+) +len \(rec/tot\): *\d+/ *\d+, tx: +(\d+), lsn: ([0-9A-F/]+), prev [0-9A-F/]+, desc: ([A-Z_0-9]*)"
 )
 _BLOCK = re.compile(r"\brel \d+/(\d+)/(\d+)")
 _FILE = re.compile(r"\b(?:base|pg_tblspc/\d+/PG_\w+)/(\d+)/(\d+)")
@@ -87,8 +88,9 @@ def touched_relations(  # noqa: PLR0913 - which WAL, and how to read it
         if end == stop:
             break
         # A record that crosses the end of a chunk was not decoded: go on at the last one that was.
-        size = chunk_bytes if reading.last > start else 2 * size
-        start = max(start, reading.last)
+        reached = parse_lsn(reading.last_lsn) if reading.last_lsn else start
+        size = chunk_bytes if reached > start else 2 * size
+        start = max(start, reached)
     return reading.relations
 
 
@@ -108,31 +110,30 @@ def touched_tables(connection: psycopg.Connection[Any], relations: Iterable[tupl
 
 @dataclass
 class _Reading:
-    """What the records told so far; `last` is where the last one begins."""
+    """What the records told so far; `last_lsn` is where the last one begins."""
 
     relations: set[tuple[int, int]] = field(default_factory=set)
     catalog_writers: set[str] = field(default_factory=set)
-    last: int = -1
+    last_lsn: str = ""
 
     def take(self, line: str) -> None:
         """Read one line of pg_waldump's output."""
         record = _RECORD.match(line)
         if record is None:
             return
-        position = parse_lsn(record["lsn"])
-        if position <= self.last:  # seen in the chunk before
+        manager, xid, lsn, what = record.groups()
+        if lsn == self.last_lsn:  # each chunk begins with the record that ended the one before
             return
-        self.last = position
-        manager, what = record["rmgr"], record["what"]
+        self.last_lsn = lsn
         if manager in _OTHER_MANAGERS or f"{manager} {what}" in _HARMLESS:
             return
-        found = {(int(owner), int(node)) for owner, node in _relations_in(line)}
-        self.relations |= found
+        found = [(int(owner), int(node)) for owner, node in _relations_in(line)]
+        self.relations.update(found)
         if manager == "Transaction":
             if what.startswith("COMMIT") and "inval msgs:" in line:
-                self._take_ddl(record["xid"], line)
+                self._take_ddl(xid, line)
         elif any(node < _FIRST_USER_RELATION for _, node in found):
-            self.catalog_writers.add(record["xid"])
+            self.catalog_writers.add(xid)
 
     def _take_ddl(self, xid: str, line: str) -> None:
         # DDL unlocks catalogs before it ends, so its locks could not be seen at the snapshot. Its commit tells.
@@ -145,7 +146,8 @@ class _Reading:
 def _relations_in(line: str) -> Iterator[tuple[str, str]]:
     yield from _BLOCK.findall(line)
     # A new, truncated or dropped file is named by its path: TRUNCATE leaves no other trace of the table.
-    yield from _FILE.findall(line)
+    if "base/" in line or "pg_tblspc/" in line:
+        yield from _FILE.findall(line)
 
 
 @dataclass(frozen=True)

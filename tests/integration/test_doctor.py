@@ -14,6 +14,7 @@ from lifeboat.errors import SettingsError
 from lifeboat.operations.doctor import CheckResult, CheckStatus, run_checks
 from lifeboat.operations.doctor_server import check_clock
 from lifeboat.operations.doctor_source import read_source
+from lifeboat.operations.doctor_storage import check_drill
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.cluster import Cluster
@@ -223,7 +224,8 @@ def test_a_missing_program_is_named(make: Make, reachable_tmp: Path) -> None:
 
 def test_a_pooler_is_refused(make: Make, embedded_cluster: Cluster) -> None:
     with pooler(embedded_cluster.socket_dir, embedded_cluster.port) as port:
-        results = examine(make(platform={"dsn": f"host=127.0.0.1 port={port} user=postgres sslmode=disable gssencmode=disable"}))
+        dsn = f"host=127.0.0.1 port={port} user=postgres sslmode=disable gssencmode=disable"
+        results = examine(make(platform={"dsn": dsn}))
 
     assert results["server settings"].status is CheckStatus.FAILED
     assert "pooler" in results["server settings"].detail
@@ -326,8 +328,6 @@ def test_the_servers_clock_is_ours_here(make: Make) -> None:
 
 
 def test_an_extension_that_drills_would_lack_is_named(make: Make) -> None:
-    from lifeboat.operations.doctor_storage import check_drill
-
     installation = make()
     facts = replace(read_source(installation), extensions=("plpgsql", "postgis"))
     (result,) = check_drill(installation, facts)

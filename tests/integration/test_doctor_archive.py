@@ -11,7 +11,7 @@ import pytest
 from lifeboat.errors import SettingsError
 from lifeboat.operations.archive_setup import set_up_archiving
 from lifeboat.operations.doctor import CheckResult, CheckStatus, run_checks
-from lifeboat.operations.doctor_archive import Call, check_archiver, parse_call, segments_behind
+from lifeboat.operations.doctor_archive import Call, check_archiver, check_archiving, parse_call, segments_behind
 from lifeboat.operations.doctor_source import Archiver, read_source
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.cluster import Cluster
@@ -115,8 +115,6 @@ def test_the_embedded_server_sets_itself_up(outside: Installation, installation:
 
 
 def test_a_remote_server_is_set_up_on_its_own_machine(outside: Installation) -> None:
-    from lifeboat.operations.doctor_archive import check_archiving
-
     facts = replace(read_source(outside), local=False)
     (result,) = check_archiving(outside, facts)
 

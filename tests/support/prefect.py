@@ -40,15 +40,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
-    """Settings as TOML; JSON's plain values are TOML's."""
-    plain = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, Mapping)]
-    tables = [
-        f"[{prefix}{key}]\n{to_toml(value, f'{prefix}{key}.')}"
-        for key, value in values.items()
-        if isinstance(value, Mapping)
-    ]
-    return "\n".join([*plain, *tables]) + "\n"
+def to_toml(values: Mapping[str, Any]) -> str:
+    """Settings as TOML, a line for each key of the top level; JSON's plain values are TOML's."""
+    return "".join(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value)
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Services:
         url = self.installation.settings.prefect.effective_api_url
         return {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(self.home / "other-terminal")}
 
-    def run(self, flow: str, parameters: Mapping[str, Any] | None = None, timeout_seconds: float = 90) -> TriggeredRun:
+    def run(self, flow: str, parameters: Mapping[str, Any] | None = None, timeout_seconds: float = 180) -> TriggeredRun:
         """Run a deployment to its end."""
         settings = self.installation.settings.prefect
         return trigger(settings, f"{flow}/{flow}", parameters, timeout_seconds=timeout_seconds)
@@ -87,7 +89,7 @@ class Services:
         """Start a deployment and come back at once."""
         return trigger(self.installation.settings.prefect, f"{flow}/{flow}", timeout_seconds=0)
 
-    def wait(self, flow_run_id: UUID, timeout_seconds: float = 90) -> TriggeredRun:
+    def wait(self, flow_run_id: UUID, timeout_seconds: float = 180) -> TriggeredRun:
         """Wait for the end of a run, keeping the services alive meanwhile as `lifeboat up` does."""
         deadline = time.monotonic() + timeout_seconds
         assert self.running is not None

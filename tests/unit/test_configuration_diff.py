@@ -168,7 +168,7 @@ def test_sections_are_told_apart() -> None:
     [
         ({"sections": {"w": {"sql": "DELETE FROM x", "key_columns": ["id"]}}}, "does not start with SELECT"),
         ({"sections": {"w": {"sql": "SELECT 1", "key_columns": []}}}, "at least 1 item"),
-        ({"sections": {"w": {"sql": "SELECT 1", "key_columns": ["id"], "tabel": "x"}}}, "Extra inputs"),
+        ({"sections": {"w": {"sql": "SELECT 1", "key_columns": ["id"], "tables": "x"}}}, "Extra inputs"),
         ({"sections": {"w": {"path": "relative"}}}, "not an absolute path"),
         ({"sections": {"server": {"path": "/x"}}}, "is Lifeboat's own"),
         ({"sections": {"../x": {"path": "/x"}}}, "match pattern"),
