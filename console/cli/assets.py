@@ -7,7 +7,7 @@ import typer
 from console.cli.options import AsJson
 from console.cli.output import notice, say, say_json, say_table
 from console.cli.progress import follow
-from console.cli.session import installation_of
+from console.cli.session import with_source
 from tasks.figures import duration_text, size_text
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def verify(
         def tell(progress: "AssetProgress") -> None:
             follower.amount(progress.bytes_checked, None)
 
-        report = verify_installation_assets(installation_of(context), resume=not fresh, on_progress=tell)
+        report = verify_installation_assets(with_source(context), resume=not fresh, on_progress=tell)
     if as_json:
         say_json({"sound": report.sound, **vars(report)})
     else:

@@ -9,7 +9,7 @@ import typer
 from console.cli.options import AsJson, Destination
 from console.cli.output import notice, say, say_json
 from console.cli.progress import Follower, follow
-from console.cli.session import installation_of
+from console.cli.session import with_source
 from tasks.figures import duration_text, size_text
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(  # noqa: PLR0913 - a command has as many parameters as options
     It becomes a run of Prefect when its API answers and a worker waits, else it is taken in this process; so it is
     with --in-process. The result is the same, and so are the locks.
     """
-    installation = installation_of(context)
+    installation = with_source(context)
     _refuse_impossible(type_, engine)
     installation.destination(destination)
     if not in_process and _worker_waits(installation):

@@ -6,7 +6,7 @@ import typer
 
 from console.cli.options import AsJson
 from console.cli.output import say, say_json
-from console.cli.session import installation_of
+from console.cli.session import installation_of, with_source
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -16,9 +16,8 @@ def migrate(context: typer.Context, as_json: AsJson = False) -> None:
     """Create the catalog's tables, or bring them to this version."""
     from lifeboat.catalog.migrate import migrate as migrate_catalog
 
-    installation = installation_of(context)
-    own = installation.settings.catalog.dsn
-    done = migrate_catalog(own.get_secret_value() if own else installation.source)
+    own = installation_of(context).settings.catalog.dsn
+    done = migrate_catalog(own.get_secret_value() if own else with_source(context).source)
     if as_json:
         say_json({"before": done.before, "after": done.after, "changed": done.changed})
     elif done.changed:
@@ -35,7 +34,8 @@ def reconcile(context: typer.Context, as_json: AsJson = False) -> None:
     """
     from lifeboat.operations.reconcile import reconcile as reconcile_catalog
 
-    report = reconcile_catalog(installation_of(context))
+    installation = installation_of(context)
+    report = reconcile_catalog(installation if installation.settings.catalog.dsn else with_source(context))
     if as_json:
         say_json(report)
     else:

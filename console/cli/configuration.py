@@ -8,7 +8,7 @@ from console.cli.confirmation import confirm_plan
 from console.cli.options import AsJson, Destination, Yes
 from console.cli.output import notice, say, say_json, say_table
 from console.cli.progress import follow
-from console.cli.session import installation_of
+from console.cli.session import installation_of, with_source
 from tasks.figures import duration_text, size_text, time_text
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def export(context: typer.Context, destination: Destination = None, as_json: AsJ
     from lifeboat.operations.export_configuration import export_configuration
 
     with follow("exporting the configuration"):
-        taken = export_configuration(installation_of(context), destination=destination)
+        taken = export_configuration(with_source(context), destination=destination)
     if as_json:
         say_json(taken)
     else:
@@ -95,7 +95,7 @@ def apply(  # noqa: PLR0913 - a command has as many parameters as options
     """
     from lifeboat.operations.configuration_archives import apply_configuration, load_archive, plan_configuration
 
-    installation = installation_of(context)
+    installation = with_source(context)
     loaded = load_archive(installation, archive, destination)
     plan = plan_configuration(installation, loaded.archive, prune=prune, only=only or None)
     if dry_run:

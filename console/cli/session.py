@@ -58,3 +58,14 @@ def session_of(context: typer.Context) -> Session:
 def installation_of(context: typer.Context) -> "Installation":
     """The installation that a command works on; raises SettingsError."""
     return session_of(context).installation
+
+
+def with_source(context: typer.Context) -> "Installation":
+    """The installation, for a command that asks the platform's server; raises TransientError when that is not up."""
+    from lifeboat.errors import TransientError
+
+    installation = installation_of(context)
+    if installation.settings.platform.embedded and not installation.embedded.is_running():
+        hint = "Start it in another terminal: `lifeboat up`."
+        raise TransientError("the embedded PostgreSQL does not run", hint=hint)
+    return installation

@@ -1,27 +1,40 @@
 """Checks what a tool left behind before it counts as a backup."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lifeboat.engines.basebackup_restore import PAYLOAD_FOLDER
-from lifeboat.engines.engine import Taken
 from lifeboat.errors import LifeboatError
 from lifeboat.settings.root import Settings
 from lifeboat.storage.checked import BackupDamaged
 from lifeboat.storage.manifest import Manifest
 from lifeboat.storage.repository import BackupRepository
-from lifeboat.verification.integrity import check_tar
+from lifeboat.verification.following import ArchiveFollower
 
 
-def check_payload(settings: Settings, directory: Path, taken: Taken) -> None:
-    """Compare a base backup's files with PostgreSQL's own manifest of them; raises BackupDamaged naming the faults."""
-    if taken.engine != "basebackup" or not settings.engines.basebackup.check_after:
+@contextmanager
+def payload_check(settings: Settings, directory: Path, engine: str) -> Iterator[Callable[[], None]]:
+    """While an engine fills `directory`, check what it writes; calling the result afterwards ends the check.
+
+    A base backup is compared with PostgreSQL's own manifest of it. The call raises BackupDamaged naming the faults.
+    """
+    if engine != "basebackup" or not settings.engines.basebackup.check_after:
+        yield lambda: None
         return
-    faults = _base_backup_faults(directory / PAYLOAD_FOLDER)
-    if faults:
-        raise BackupDamaged(
-            f"the base backup differs from PostgreSQL's manifest of it: {'; '.join(faults[:5])}",
-            hint="Take it again; if it happens twice, look at the disks and the memory of this host.",
-        )
+    folder = directory / PAYLOAD_FOLDER
+    with ArchiveFollower(folder) as follower:
+
+        def finish() -> None:
+            report = follower.finish(folder / "backup_manifest")
+            if not report.passed:
+                raise BackupDamaged(
+                    "the base backup differs from PostgreSQL's manifest of it: "
+                    + "; ".join(str(problem) for problem in report.problems[:5]),
+                    hint="Take it again; if it happens twice, look at the disks and the memory of this host.",
+                )
+
+        yield finish
 
 
 def check_backup(repository: BackupRepository, manifest: Manifest) -> list[str]:
@@ -34,8 +47,3 @@ def check_backup(repository: BackupRepository, manifest: Manifest) -> list[str]:
     for link in chain:
         faults += repository.check_objects(link)
     return faults
-
-
-def _base_backup_faults(folder: Path) -> list[str]:
-    archives = {path.name: path for path in sorted(folder.iterdir()) if ".tar" in path.suffixes}
-    return [str(problem) for problem in check_tar(archives, folder / "backup_manifest").problems]

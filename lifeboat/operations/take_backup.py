@@ -14,7 +14,7 @@ from lifeboat.engines.engine import Engine, IncrementalImpossible, Parent, Progr
 from lifeboat.errors import LifeboatError, SettingsError
 from lifeboat.operations.fingerprinting import SourceFingerprint
 from lifeboat.operations.installation import LOG, Installation
-from lifeboat.operations.integrity import check_payload
+from lifeboat.operations.integrity import payload_check
 from lifeboat.operations.leases import lease
 from lifeboat.operations.parents import choose_parent
 from lifeboat.operations.recording import best_effort
@@ -164,12 +164,16 @@ class _Run:
         self, backup: UnfinishedBackup, kind: BackupType, parent: Parent | None, reason: str | None
     ) -> BackupTaken:
         LOG.info("taking %s backup %s to %s", kind, backup.label, self.repository.destination.describe())
-        with SourceFingerprint(self.installation.source, self.installation.settings.drills) as fingerprint:
+        settings = self.installation.settings
+        with (
+            SourceFingerprint(self.installation.source, settings.drills) as fingerprint,
+            payload_check(settings, backup.directory, self.engine.name) as end_check,
+        ):
             taken = self._run_engine(backup, kind, parent, fingerprint)
             with self._phase("flush"):
                 objects = backup.seal()
             with self._phase("check"):
-                check_payload(self.installation.settings, backup.directory, taken)
+                end_check()
             with self._phase("wait for WAL"):
                 self._wait_for_wal(taken)
             with self._phase("wait for fingerprint"):

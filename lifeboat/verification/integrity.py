@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +81,45 @@ def check_directory(
     return _report(manifest_path or data_dir / MANIFEST_NAME, on_bytes, check)
 
 
+@dataclass(frozen=True)
+class HashedFile:
+    """A file of an archive that was read before the manifest was there; `head` is its first 8 bytes."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    head: bytes
+
+
+def check_hashed(
+    files: Iterable[HashedFile], faults: Iterable[IntegrityProblem], manifest_path: Path
+) -> IntegrityReport:
+    """As check_tar, for files that were hashed already; `faults` are what was wrong with reading them.
+
+    A file whose manifest entry has another checksum than SHA-256 counts as not hashed.
+    """
+
+    def check(checking: "_Checking") -> None:
+        checking.problems += faults
+        for file in files:
+            if file.name in checking.files:
+                if file.name in checking.seen:
+                    checking.problem(file.name, "twice in the archives")
+                checking.hashed(file)
+            elif checking.unexpected({file.name: None}):
+                checking.problem(file.name, "not in the backup manifest")
+
+    return _report(manifest_path, None, check)
+
+
+def archive_prefix(archive: str) -> str | None:
+    """Where an archive's files lie in the data directory; None for one that is no part of it."""
+    match = _ARCHIVE_NAME.fullmatch(archive)
+    if match is None or match["stem"] == "pg_wal":
+        return None
+    return f"pg_tblspc/{match['stem']}/" if match["stem"].isdigit() else ""
+
+
 def check_tar(
     archives: Mapping[str, Path | Readable], manifest_path: Path, *, on_bytes: OnBytes | None = None
 ) -> IntegrityReport:
@@ -151,7 +190,19 @@ class _Checking:
             self.problem(name, f"{size_bytes} bytes instead of {expected.size_bytes}")
             return
         head, checksum = _hash(stream, expected, self.on_bytes)
-        if checksum is not None and checksum != expected.checksum:
+        self._compare(name, head, checksum)
+
+    def hashed(self, file: HashedFile) -> None:
+        """Compare a file that was hashed before."""
+        expected = self.files[file.name]
+        self.seen.add(file.name)
+        if file.size_bytes != expected.size_bytes:
+            self.problem(file.name, f"{file.size_bytes} bytes instead of {expected.size_bytes}")
+            return
+        self._compare(file.name, file.head, file.sha256 if expected.algorithm == "SHA256" else None)
+
+    def _compare(self, name: str, head: bytes, checksum: str | None) -> None:
+        if checksum is not None and checksum != self.files[name].checksum:
             self.problem(name, "checksum differs")
         identifier = self.manifest.system_identifier
         if name == _CONTROL_FILE and identifier is not None and int.from_bytes(head[:8], "little") != identifier:

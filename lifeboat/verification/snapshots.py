@@ -49,7 +49,8 @@ def snapshot_guard(connection: psycopg.Connection[Any]) -> GuardedSnapshot:
 
     Catalog tables are the exception, since DDL unlocks them early: `touched_relations` finds such DDL by its
     commit record. Not seen is DDL whose commit record is older than `lsn` and which was still waiting for a disk
-    or a standby at the snapshot: the definitions that it made are reported as different.
+    or a standby at the snapshot, nor lo_unlink() before `lsn` by a transaction still open: what they changed is
+    reported as different.
 
     The connection must be outside a transaction. The transaction stays open. Raises PermanentError on a standby.
     """

@@ -253,6 +253,12 @@ def test_a_torn_file_is_refused(cut: int) -> None:
         decode(encode_archive(make_archive())[:cut])
 
 
+def test_the_checksum_of_the_whole_is_looked_at() -> None:
+    data = encode_archive(make_archive())
+    with pytest.raises(ArchiveInvalid, match="CRC check failed"):
+        decode(data[:-8] + b"\0\0\0\0" + data[-4:])
+
+
 def test_something_else_is_refused() -> None:
     for data in (b"not an archive", gzip.compress(b"not a tar"), gzip.compress(b"")):
         with pytest.raises(ArchiveInvalid):
