@@ -35,6 +35,7 @@ class Supervised:
     environment: dict[str, str]
     log_path: Path
     _service: Service | None = None
+    _former: list[Service] = field(default_factory=list)
     _restarts: list[float] = field(default_factory=list)
 
     def start(self) -> None:
@@ -58,7 +59,8 @@ class Supervised:
             raise self.ended(f"again with code {code}, after {_RESTARTS_MAX} restarts")
         self._restarts.append(now)
         say(f"the {self.name} ended unexpectedly with code {code}: starting it again")
-        self._service.stop(timeout_seconds=0)
+        # Flow runs outlive a worker that was killed, and report their own end: only `stop` ends what it left behind.
+        self._former.append(self._service)
         self.start()
         return True
 
@@ -76,8 +78,9 @@ class Supervised:
 
     def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
         """Ask it to end, wait, then end it and what it started."""
-        if self._service is not None:
-            self._service.stop(timeout_seconds=timeout_seconds)
+        for service in [self._service, *self._former]:
+            if service is not None:
+                service.stop(timeout_seconds=timeout_seconds)
 
 
 def server_process(environment: dict[str, str], log_path: Path) -> Supervised:

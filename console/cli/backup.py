@@ -34,7 +34,7 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
     if as_json:
         say_json(inventory)
     elif inventory.backups:
-        columns = ("backup", "type", "engine", "destination", "started", "took", "size", "status", "proof")
+        columns = ("backup", "type", "engine", "destination", "started (UTC)", "took", "size", "status", "proof")
         say_table(columns, [_row(backup) for backup in inventory.backups], right=("took", "size"))
     else:
         say("There are no backups yet: take one with `lifeboat backup run --type full`.")
@@ -107,7 +107,7 @@ def _row(backup: "ListedBackup") -> tuple[object, ...]:
         backup.type,
         backup.engine,
         backup.destination,
-        time_text(began) if began else None,
+        time_text(began).removesuffix(" UTC") if began else None,
         duration_text((ended - began).total_seconds()) if ended and began else None,
         size_text(backup.size_bytes) if backup.size_bytes is not None else None,
         backup.status,

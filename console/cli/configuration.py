@@ -46,14 +46,14 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
     rows = [
         (
             item.label,
-            time_text(item.started_at),
+            time_text(item.started_at).removesuffix(" UTC"),
             size_text(item.size_bytes),
             item.database,
             ", ".join(f"{count} {kind}" for kind, count in item.details.get("items", {}).items()),
         )
         for item in archives
     ]
-    say_table(("archive", "started", "size", "database", "items"), rows, right=("size",))
+    say_table(("archive", "started (UTC)", "size", "database", "items"), rows, right=("size",))
 
 
 @app.command()

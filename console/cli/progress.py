@@ -11,7 +11,6 @@ from tasks.figures import size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
 
 _PLAIN_INTERVAL_SECONDS = 10.0
 
@@ -35,27 +34,32 @@ def follow(title: str) -> Iterator[Follower]:
         yield _PlainFollower(title)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    words, amount = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[amount]}", markup=False)
+    columns = (SpinnerColumn(), words, BarColumn(bar_width=24), amount, TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as display:
         push_live(lambda text: console.print(text, markup=False, highlight=False))
         try:
-            yield _LiveFollower(display, display.add_task(title, total=None), title)
+            yield _LiveFollower(display, title)
         finally:
             pop_live()
 
 
 class _LiveFollower:
-    def __init__(self, display: "RichProgress", task: "TaskID", title: str) -> None:
-        self._display, self._task, self._title = display, task, title
+    def __init__(self, display: "RichProgress", title: str) -> None:
+        self._display, self._title = display, title
+        self._task = display.add_task(title, total=None, amount="")
 
     def phase(self, name: str) -> None:
-        self._display.update(self._task, description=f"{self._title}: {name}", completed=0, total=None)
+        # A task's total cannot be unset: each phase is a task of its own.
+        self._display.remove_task(self._task)
+        self._task = self._display.add_task(f"{self._title}: {name}", total=None, amount="")
 
     def amount(self, done_bytes: int, total_bytes: int | None) -> None:
-        self._display.update(self._task, completed=done_bytes, total=total_bytes)
+        text = _amount_text(done_bytes, total_bytes)
+        self._display.update(self._task, completed=done_bytes, total=total_bytes, amount=text)
 
 
 class _PlainFollower:
@@ -69,5 +73,8 @@ class _PlainFollower:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _PLAIN_INTERVAL_SECONDS
-        of_total = f" of {size_text(total_bytes)}" if total_bytes else ""
-        notice(f"{self._title}: {size_text(done_bytes)}{of_total}")
+        notice(f"{self._title}: {_amount_text(done_bytes, total_bytes)}")
+
+
+def _amount_text(done_bytes: int, total_bytes: int | None) -> str:
+    return size_text(done_bytes) + (f" of {size_text(total_bytes)}" if total_bytes else "")

@@ -62,12 +62,12 @@ def apply(
 
 
 def _show(made: "ExpiryPlan") -> None:
-    columns = ("backup", "type", "completed", "size", "verdict", "why")
+    columns = ("backup", "type", "completed (UTC)", "size", "verdict", "why")
     rows = [
         (
             decision.candidate.label,
             decision.candidate.type,
-            time_text(decision.candidate.completed_at),
+            time_text(decision.candidate.completed_at).removesuffix(" UTC"),
             size_text(decision.candidate.size_bytes),
             decision.verdict,
             "; ".join(decision.reasons),

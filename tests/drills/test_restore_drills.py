@@ -9,6 +9,7 @@ from lifeboat.operations.installation import Installation
 from lifeboat.operations.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.connections import ConnectionInfo, connect
+from lifeboat.postgres.folders import give_to
 from lifeboat.settings.drills import ValidationQuery
 from lifeboat.storage.manifest import BackupType
 
@@ -123,3 +124,29 @@ def test_writes_during_the_backup_are_not_compared_and_the_rest_is(installation:
     report = run_drill(installation, DrillOrder())
     assert report.faults == []
     assert any(line.startswith("public.segments") for line in report.not_compared)
+
+
+def test_a_cluster_with_a_tablespace_is_drilled_without_touching_it(
+    installation: Installation, reachable_tmp: Path
+) -> None:
+    space = reachable_tmp / "space"
+    space.mkdir(mode=0o700)
+    give_to(space, installation.run_as)
+    with connect(installation.source, autocommit=True) as session:
+        session.execute(sql.SQL("CREATE TABLESPACE beside LOCATION {}").format(sql.Literal(str(space))))
+    try:
+        with connect(installation.source, autocommit=True) as session:
+            session.execute("CREATE TABLE public.elsewhere TABLESPACE beside AS SELECT generate_series(1, 1000) AS id")
+        kinds = [BackupType.FULL]
+        if installation.tools.major >= 17:
+            kinds.append(BackupType.INCREMENTAL)
+        for kind in kinds:
+            backup = take_backup(installation, BackupOrder(kind))
+            before = listing(space)
+            report = run_drill(installation, DrillOrder(backup.label))
+            assert report.faults == []
+            assert listing(space) == before
+    finally:
+        with connect(installation.source, autocommit=True) as session:
+            session.execute("DROP TABLE IF EXISTS public.elsewhere")
+            session.execute("DROP TABLESPACE beside")

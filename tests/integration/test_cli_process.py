@@ -1,15 +1,20 @@
 """The real process: what it loads, how it ends when it is interrupted, and the first steps of a new installation."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import stat
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import tomlkit
@@ -87,6 +92,7 @@ def test_a_new_installation_takes_its_first_steps(reachable_tmp: Path, pg_tools:
     before = path.read_bytes()
     again = run("init", "--embedded", "--config", str(path), "--state-dir", str(state), **variables)
     doctor = run("doctor", "--config", str(path), "--json", **variables)
+    early = run("backup", "run", "--type", "full", "--config", str(path), **variables)
 
     assert made.returncode == 0, made.stderr
     assert "Next: lifeboat doctor, lifeboat up" in made.stdout
@@ -97,6 +103,8 @@ def test_a_new_installation_takes_its_first_steps(reachable_tmp: Path, pg_tools:
     assert path.read_bytes() == before
     assert doctor.returncode == 0, doctor.stdout
     assert json.loads(doctor.stdout)["counts"].get("failed", 0) == 0
+    assert early.returncode == 1
+    assert early.stderr.endswith("HINT: Start it in another terminal: `lifeboat up`.\n")
 
 
 def test_a_password_is_read_from_stdin_and_refused_settings_leave_nothing(reachable_tmp: Path) -> None:
@@ -131,7 +139,7 @@ def settings_file(installation: Installation, reachable_tmp: Path) -> Path:
     """The settings of `installation` as a file; a base backup takes minutes with them."""
     path = reachable_tmp / "lifeboat.toml"
     given = installation.settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    slowly = {"basebackup": {"max_rate_kilobytes_per_second": 64}}
+    slowly = {"basebackup": {"max_rate_kilobytes_per_second": 1024}}
     path.write_text(tomlkit.dumps({**given, "engines": slowly, "prefect": {"port": 1024}}))
     return path
 
@@ -175,6 +183,21 @@ def test_an_interrupted_backup_leaves_a_truthful_row_and_nothing_else(
     assert installation.repository().labels() == []
 
 
+def test_a_terminal_gets_colours_and_progress_and_the_same_facts(settings_file: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    variables = environment(**{CONFIG_VARIABLE: str(settings_file), "TERM": "xterm"})
+    for words in (["config", "export"], ["backup", "list"]):
+        subprocess.run([*LIFEBOAT, *words], env=variables, stdout=theirs, stderr=theirs, timeout=60, check=True)
+    os.close(theirs)
+    with open(ours, "rb") as stream:
+        shown = _read_all(stream).decode()
+
+    assert "exporting the configuration" in shown
+    assert "\x1b[32mcompleted" in shown
+    assert "Traceback" not in shown
+
+
 def test_a_reader_that_goes_away_is_no_error(settings_file: Path) -> None:
     process = subprocess.Popen(
         [*LIFEBOAT, "backup", "list"],
@@ -192,6 +215,15 @@ def test_a_reader_that_goes_away_is_no_error(settings_file: Path) -> None:
 
     assert "Traceback" not in err
     assert "Exception" not in err
+
+
+def _read_all(stream: BinaryIO) -> bytes:
+    # At its end a terminal answers with EIO.
+    chunks = []
+    with suppress(OSError):
+        while chunk := os.read(stream.fileno(), 65536):
+            chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def _until(holds: Callable[[], bool]) -> None:

@@ -50,12 +50,12 @@ def test_a_short_file_is_enough(write: Write) -> None:
 @pytest.mark.parametrize(
     ("line", "named", "nearest"),
     [
-        ("[platfrom]\nembedded = true", "platfrom", "platform"),
-        ("[backup]\ndestinaton = 'primary'", "backup.destinaton", "destination"),
+        ("[platfor]\nembedded = true", "platfor", "platform"),
+        ("[backup]\ndestinatio = 'primary'", "backup.destinatio", "destination"),
         ("[wal]\nsegment_timeout = 3", "wal.segment_timeout", "segment_timeout_seconds"),
         ("[engines.basebackup]\ncompresion_level = 3", "engines.basebackup.compresion_level", "compression_level"),
         ("[engines.pgdump]\njobs = 3", "engines.pgdump", "pg_dump"),
-        ("[destinations.second]\npaht = '/b'", "destinations.second.paht", "path"),
+        ("[destinations.second]\npth = '/b'", "destinations.second.pth", "path"),
         ("[drills.fingerprint]\nfracton = 1", "drills.fingerprint.fracton", "fraction"),
         ("[[drills.validation]]\nname = 'n'\nsql = 'SELECT 1'\nexpects = 'nonempty'", "expects", "expect"),
     ],
@@ -119,7 +119,7 @@ def test_the_environment_goes_first(write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("LIFEBOAT_PLATFROM__DSN", "did you mean `platform`?"),
+        ("LIFEBOAT_PLATFOR__DSN", "did you mean `platform`?"),
         ("LIFEBOAT_PLATFORM__DSM", "did you mean `dsn`?"),
         ("LIFEBOAT_NOTHING", "sets nothing"),
     ],
