@@ -177,9 +177,8 @@ def _start_platform(services: RunningServices) -> None:
     if installation.settings.platform.embedded:
         services.say("starting the embedded PostgreSQL")
         start_platform(installation)
-    own = installation.settings.catalog.dsn
     try:
-        migrate(own.get_secret_value() if own else installation.source)
+        migrate(installation.catalog_connection)
     except CatalogUnavailable as error:
         # Backups do not need it (DESIGN principle 6); reconciling tells it later.
         services.say(f"going on without the catalog: {error}")

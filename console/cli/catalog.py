@@ -16,8 +16,10 @@ def migrate(context: typer.Context, as_json: AsJson = False) -> None:
     """Create the catalog's tables, or bring them to this version."""
     from lifeboat.catalog.migrate import migrate as migrate_catalog
 
-    own = installation_of(context).settings.catalog.dsn
-    done = migrate_catalog(own.get_secret_value() if own else with_source(context).source)
+    settings = installation_of(context).settings
+    done = migrate_catalog(
+        (installation_of(context) if settings.catalog.dsn else with_source(context)).catalog_connection
+    )
     if as_json:
         say_json({"before": done.before, "after": done.after, "changed": done.changed})
     elif done.changed:

@@ -64,7 +64,7 @@ def _unpack(  # noqa: PLR0913
             give_to(folder / name, tools.user)
         else:
             stem = name.partition(".")[0]
-            into = folder if stem == "base" else make_private_dir(folder / "pg_tblspc" / stem, tools.user)
+            into = folder if stem == "base" else _tablespace_folder(tools, folder, stem)
             words = ["tar", "--extract", *(["--gzip"] if name.endswith(".gz") else []), f"--directory={into}"]
             try:
                 commands.run(
@@ -75,6 +75,12 @@ def _unpack(  # noqa: PLR0913
                 checked.finish()
                 raise name_failure(failure, f"unpacking {where}") from failure
         checked.finish()
+
+
+def _tablespace_folder(tools: PgTools, folder: Path, oid: str) -> Path:
+    # Archives of tablespaces come before the one that has pg_tblspc in it.
+    make_private_dir(folder / "pg_tblspc", tools.user)
+    return make_private_dir(folder / "pg_tblspc" / oid, tools.user)
 
 
 def restore_steps(chain: list[str], suffix: str, tablespaces: dict[str, str]) -> list[RestoreStep]:

@@ -30,6 +30,8 @@ from lifeboat.storage.repository import BackupRepository
 
 DUMP_FOLDER = "dump"
 GLOBALS_FILE = "globals.sql"
+# A new server has these already: they cannot be created from a dump.
+_INITIAL_DATABASES = {"postgres", "template1"}
 
 
 @dataclass(frozen=True)
@@ -92,18 +94,22 @@ class PgDumpEngine:
             done += item.size_bytes
             watch.on_progress(Progress(done, manifest.size_bytes))
 
-    def load(self, folder: Path, server: ConnectionInfo, *, database: str | None, watch: Watch) -> None:
-        """Load a copied dump into `server`.
+    def load_server(self, folder: Path, server: ConnectionInfo, *, database: str, watch: Watch) -> None:
+        """Load a copied dump into a new server: the globals, and the dumped `database` under its own name.
 
-        Without `database` the globals are loaded and the database is created under its own name, as on a new
-        server; with it the dump goes into that existing, empty database and globals are left alone.
         Raises EngineFailed and the errors that `name_failure` knows.
         """
-        if database is None and (folder / GLOBALS_FILE).exists():
+        if (folder / GLOBALS_FILE).exists():
             self._load_globals(folder / GLOBALS_FILE, server)
-        into = server if database is None else server.with_database(database)
-        create = [] if database is not None else ["--create"]
-        words = [*create, "--exit-on-error", "--no-password", f"--jobs={self.settings.jobs}"]
+        there = database in _INITIAL_DATABASES
+        self._load(folder, server.with_database(database) if there else server, create=not there, watch=watch)
+
+    def load_database(self, folder: Path, database: ConnectionInfo, *, watch: Watch) -> None:
+        """Load a copied dump into an existing, empty database; the server's roles are left alone. Raises as above."""
+        self._load(folder, database, create=False, watch=watch)
+
+    def _load(self, folder: Path, into: ConnectionInfo, *, create: bool, watch: Watch) -> None:
+        words = [*(["--create"] if create else []), "--exit-on-error", "--no-password", f"--jobs={self.settings.jobs}"]
         words += [f"--dbname={into.database}", str(folder / DUMP_FOLDER)]
         self._run("pg_restore", words, f"loading the dump of {into.database}", watch, into)
 
@@ -179,6 +185,7 @@ def database_options(details: Mapping[str, object]) -> list[str]:
 
 def _restore_steps(label: str, settings: PgDumpSettings, database: str) -> list[RestoreStep]:
     steps = []
+    into = f"-d {database}" if database in _INITIAL_DATABASES else "--create -d postgres"
     dump = f"$REPOSITORY/{label}/{DUMP_FOLDER}"
     if settings.globals != "none":
         steps.append(
@@ -190,7 +197,7 @@ def _restore_steps(label: str, settings: PgDumpSettings, database: str) -> list[
     steps.append(
         RestoreStep(
             title=f"Create and load database {database} on a new server (set PGHOST, PGPORT and PGUSER)",
-            commands=[f'pg_restore --create --exit-on-error -j {settings.jobs} -d postgres "{dump}"'],
+            commands=[f'pg_restore {into} --exit-on-error -j {settings.jobs} "{dump}"'],
         )
     )
     return steps

@@ -31,7 +31,7 @@ def apply_retention(installation: Installation, plan: ExpiryPlan, *, flow_run_id
 
     Raises PlanOutdated, ClusterBusy while a backup, drill or other expiry works at the destination.
     """
-    repository = installation.repository(plan.destination)
+    repository = installation.writable_repository(plan.destination)
     with writing_lock(installation, repository):
         fresh = plan_retention(installation, plan.destination)
 

@@ -34,7 +34,7 @@ def export_configuration(
     """
     set_id = set_id or uuid4()
     identifier = backup_id(set_id, ENGINE, BackupType.CONFIG)
-    repository = installation.repository(destination)
+    repository = installation.writable_repository(destination)
     started_at = datetime.now(UTC)
     with best_effort(f"the start of configuration archive {identifier}"):
         installation.catalog.backups.record_started(

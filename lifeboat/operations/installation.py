@@ -72,18 +72,23 @@ class Installation:
             raise SettingsError("`platform.dsn` is not set", hint="Set it, or `platform.embedded = true`.")
         return ConnectionInfo.parse(platform.dsn.get_secret_value())
 
+    @property
+    def catalog_connection(self) -> ConnectionInfo:
+        """Where the catalog is: in its own database, or in the platform's."""
+        own = self.settings.catalog.dsn
+        return ConnectionInfo.parse(own.get_secret_value()) if own else self.source
+
     @cached_property
     def catalog(self) -> Catalog:
-        """The catalog: in its own database, or in the platform's."""
-        own = self.settings.catalog.dsn
+        """The catalog."""
         return Catalog(
-            own.get_secret_value() if own else self.source.dsn,
+            self.catalog_connection,
             connect_timeout_seconds=self.settings.catalog.connect_timeout_seconds,
         )
 
     @cached_property
     def signer(self) -> Signer:
-        """The key that signs what we write; made on first use."""
+        """The key that signs what we write; made when something is written first."""
         return Signer.load_or_create(self.settings.signing_key_file)
 
     def destination(self, name: str | None = None) -> FilesystemDestination:
@@ -98,9 +103,18 @@ class Installation:
         )
 
     def repository(self, destination: str | None = None) -> BackupRepository:
-        """The cluster's backups at a destination."""
-        trusted = TrustedKeys.of(self.signer, self.settings.signing.trusted_keys)
-        return BackupRepository(self.destination(destination), self.settings.platform.cluster, self.signer, trusted)
+        """The cluster's backups at a destination, to be read; `writable_repository` can sign what it writes."""
+        key_file = self.settings.signing_key_file
+        # Who only reads, perhaps on a recovery host, needs no key of its own and must not get one.
+        return self._repository(destination, Signer.load(key_file) if key_file.exists() else None)
+
+    def writable_repository(self, destination: str | None = None) -> BackupRepository:
+        """The cluster's backups at a destination, to be written too; makes the signing key where there is none."""
+        return self._repository(destination, self.signer)
+
+    def _repository(self, destination: str | None, signer: Signer | None) -> BackupRepository:
+        trusted = TrustedKeys.of(signer, self.settings.signing.trusted_keys)
+        return BackupRepository(self.destination(destination), self.settings.platform.cluster, signer, trusted)
 
     def engine(self, name: str | None = None) -> Engine:
         """An engine by name, the default one without; raises SettingsError for an unknown name."""

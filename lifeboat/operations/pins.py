@@ -17,7 +17,7 @@ def set_pinned(
 
     Returns its manifest and whether anything changed. Raises NoSuchBackup, ManifestError and the destination's errors.
     """
-    repository = installation.repository(destination)
+    repository = installation.writable_repository(destination)
     stored = find_backup(repository, wanted)
     manifest = stored.manifest
     who = actor or f"lifeboat command of {getpass.getuser()}"

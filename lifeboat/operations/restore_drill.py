@@ -74,7 +74,7 @@ def run_drill(
     A backup that cannot be restored fails the drill, it does not raise. Raises only when the drill itself could not
     be held: no such backup, no room, no access to the destination.
     """
-    repository = installation.repository(order.destination)
+    repository = installation.writable_repository(order.destination)
     stored = find_backup(repository, order.backup)
     manifest = stored.manifest
     if manifest.type is BackupType.CONFIG:
@@ -88,7 +88,7 @@ def run_drill(
                     order.on_restored(restored.connection)
                 proof = prove(installation, manifest, restored, phases)
         except LifeboatError as error:
-            proof.faults.append(f"restoring {manifest.label} failed: {error}")
+            proof.faults.append(f"restoring {manifest.label} failed: {error.message}")
     report = DrillReport(
         id=order.flow_run_id or uuid4(),
         backup_id=manifest.id,

@@ -82,6 +82,7 @@ def restore_dump_to_scratch(
 ) -> Iterator[Restored]:
     """A dump with its globals in a new scratch cluster, under its own name."""
     engine, tools = installation.pg_dump, installation.tools
+    database = manifest.database or "postgres"
     with scratch_cluster(tools, installation.settings.scratch_dir) as scratch:
         with phase("create scratch cluster"):
             scratch.cluster.init()
@@ -91,8 +92,8 @@ def restore_dump_to_scratch(
         with phase("restore files"):
             engine.restore_files(repository, [manifest], scratch.directory / "backup", Watch())
         with phase("load"):
-            engine.load(scratch.directory / "backup", server, database=None, watch=Watch())
-        yield Restored(server.with_database(manifest.database or "postgres"), cluster)
+            engine.load_server(scratch.directory / "backup", server, database=database, watch=Watch())
+        yield Restored(server.with_database(database), cluster)
 
 
 @contextmanager
@@ -114,7 +115,7 @@ def restore_dump_beside(
                     connection=server,
                     timeout_seconds=300,
                 )
-                engine.load(scratch.directory / "backup", server, database=name, watch=Watch())
+                engine.load_database(scratch.directory / "backup", server.with_database(name), watch=Watch())
             yield Restored(server.with_database(name), None)
         finally:
             _drop_database(server, name)

@@ -94,7 +94,7 @@ def _locked(
     def waiting(holder: LockHolder) -> None:
         LOG.warning("another backup of cluster %s runs (%s): waiting", settings.platform.cluster, holder)
 
-    repository = installation.repository(order.destination)
+    repository = installation.writable_repository(order.destination)
     with cluster_lock(
         installation.source,
         cluster=settings.platform.cluster,

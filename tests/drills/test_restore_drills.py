@@ -150,3 +150,29 @@ def test_a_cluster_with_a_tablespace_is_drilled_without_touching_it(
         with connect(installation.source, autocommit=True) as session:
             session.execute("DROP TABLE IF EXISTS public.elsewhere")
             session.execute("DROP TABLESPACE beside")
+
+
+def test_a_dump_of_the_database_that_every_server_has(installation: Installation) -> None:
+    platform = installation.settings.platform.model_copy(update={"database": "postgres"})
+    initial = Installation(installation.settings.model_copy(update={"platform": platform}))
+    with connect(initial.source, autocommit=True) as session:
+        session.execute("DROP TABLE IF EXISTS public.here")
+        session.execute("CREATE TABLE public.here AS SELECT generate_series(1, 10) AS id")
+    try:
+        backup = take_backup(initial, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
+        report = run_drill(initial, DrillOrder(backup.label))
+        assert report.faults == []
+        assert report.compared_tables == 1
+    finally:
+        with connect(initial.source, autocommit=True) as session:
+            session.execute("DROP TABLE public.here")
+
+
+def test_whoever_only_reads_gets_no_signing_key(installation: Installation, reachable_tmp: Path) -> None:
+    backup = take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
+    public = installation.settings.signing_key_file.with_name("signing.pem.pub")
+    signing = installation.settings.signing.model_copy(update={"trusted_keys": [public]})
+    update = {"signing": signing, "state_dir": reachable_tmp / "recovery"}
+    reader = Installation(installation.settings.model_copy(update=update))
+    assert reader.repository().manifest(backup.label).id == backup.id
+    assert not reader.settings.signing_key_file.exists()

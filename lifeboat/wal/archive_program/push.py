@@ -40,6 +40,10 @@ def try_to_write(config: Config) -> None:
     with durable.locked(folder), durable.temporary_file(folder, "probe", layout.FILE_MODE) as (_, stream):
         stream.write(b"probe")
         durable.finish(stream)
+    # Segments go into folders that are made when they are needed.
+    probe = os.path.join(config.archive, f".probe-{os.getpid()}")
+    os.mkdir(probe, layout.FOLDER_MODE)
+    os.rmdir(probe)
 
 
 def _make_folder(archive: str, leaf: str) -> str:
