@@ -9,7 +9,7 @@ from lifeboat.engines.engine import Progress, Watch
 from lifeboat.engines.failures import name_failure, run_tool
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.folders import give_to, make_private_dir
-from lifeboat.storage.checked import CheckedReader
+from lifeboat.storage.checked import BackupDamaged, CheckedReader
 from lifeboat.storage.manifest import BackupObject, Manifest, RestoreStep
 from lifeboat.storage.repository import BackupRepository
 
@@ -36,6 +36,7 @@ def unpack_chain(  # noqa: PLR0913
             _unpack(tools, repository, manifest, item, folder, timeout_seconds, watch)
             done += item.size_bytes
             watch.on_progress(Progress(done, total))
+        _check_files(manifest, folder, watch)
         # The map names the source's tablespace folders: the restored server would write into the live ones.
         (folder / "tablespace_map").unlink(missing_ok=True)
     if len(chain) > 1:
@@ -75,6 +76,15 @@ def _unpack(  # noqa: PLR0913
                 checked.finish()
                 raise name_failure(failure, f"unpacking {where}") from failure
         checked.finish()
+
+
+def _check_files(manifest: Manifest, folder: Path, watch: Watch) -> None:
+    faults = watch.check_files(folder)
+    if faults:
+        raise BackupDamaged(
+            f"{manifest.label} differs from PostgreSQL's manifest of it: {'; '.join(faults[:5])}",
+            hint="It was damaged before it was stored. Restore from another backup.",
+        )
 
 
 def _tablespace_folder(tools: PgTools, folder: Path, oid: str) -> Path:

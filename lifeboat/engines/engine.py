@@ -39,7 +39,7 @@ class Watch:
     """What a running engine calls: when the backup has begun in the server, now and then, and with its progress.
 
     What `on_tick` raises stops the tool (no space left, the lock lost). `snapshot` is an exported snapshot that a
-    logical backup has to be taken under.
+    logical backup has to be taken under. `check_files` names what is wrong with an unpacked base backup.
     """
 
     on_begun: Callable[[], None] = _nothing
@@ -47,6 +47,7 @@ class Watch:
     on_progress: Callable[[Progress], None] = _no_progress
     on_line: Callable[[str], None] = field(default=lambda line: None)
     snapshot: str | None = None
+    check_files: Callable[[Path], list[str]] = field(default=lambda folder: [])
 
 
 @dataclass(frozen=True)

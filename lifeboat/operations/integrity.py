@@ -1,16 +1,18 @@
 """Checks what a tool left behind before it counts as a backup."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from lifeboat.engines.basebackup_restore import PAYLOAD_FOLDER
+from lifeboat.engines.basebackup_restore import PAYLOAD_FOLDER, PG_MANIFEST
 from lifeboat.errors import LifeboatError
 from lifeboat.settings.root import Settings
 from lifeboat.storage.checked import BackupDamaged
 from lifeboat.storage.manifest import Manifest
 from lifeboat.storage.repository import BackupRepository
 from lifeboat.verification.following import ArchiveFollower
+from lifeboat.verification.integrity import check_tar
 
 
 @contextmanager
@@ -38,12 +40,31 @@ def payload_check(settings: Settings, directory: Path, engine: str) -> Iterator[
 
 
 def check_backup(repository: BackupRepository, manifest: Manifest) -> list[str]:
-    """Read a stored backup and its chain and name every object that is not as its manifest says."""
+    """Read a stored backup and its chain and name all that is not as its manifests say, Lifeboat's and PostgreSQL's."""
     faults: list[str] = []
     try:
         chain = repository.chain(manifest.label)
     except LifeboatError as error:
         return [error.message]
     for link in chain:
-        faults += repository.check_objects(link)
+        found = list(repository.check_objects(link))
+        # What differs from our manifest needs no second opinion; what does not may have been damaged before.
+        faults += found or _postgres_faults(repository, link)
     return faults
+
+
+def _postgres_faults(repository: BackupRepository, manifest: Manifest) -> list[str]:
+    if manifest.engine != "basebackup":
+        return []
+    with ExitStack() as stack, TemporaryDirectory(prefix="lifeboat-check-") as folder:
+        path = Path(folder) / "backup_manifest"
+        with repository.open_object(manifest.label, PG_MANIFEST) as stream:
+            path.write_bytes(stream.read())
+        archives = {
+            item.name.removeprefix(f"{PAYLOAD_FOLDER}/"): stack.enter_context(
+                repository.open_object(manifest.label, item.name)
+            )
+            for item in manifest.objects
+            if item.name != PG_MANIFEST
+        }
+        return [f"{manifest.label}: {problem}" for problem in check_tar(archives, path).problems]

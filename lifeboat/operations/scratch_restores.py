@@ -19,6 +19,7 @@ from lifeboat.postgres.isolation import isolate
 from lifeboat.postgres.scratch import scratch_cluster
 from lifeboat.storage.manifest import Manifest
 from lifeboat.storage.repository import BackupRepository
+from lifeboat.verification.integrity import check_directory
 from lifeboat.verification.touched import touched_relations
 
 Phase = Callable[[str], AbstractContextManager[None]]
@@ -53,7 +54,7 @@ def restore_physical(
         with phase("read chain"):
             chain = repository.chain(manifest.label)
         with phase("restore files"):
-            engine.restore_files(repository, chain, scratch.data_dir, Watch())
+            engine.restore_files(repository, chain, scratch.data_dir, Watch(check_files=_differences))
         with phase("read WAL"):
             touched = _touched(installation, manifest, scratch.data_dir)
         with phase("recover"):
@@ -119,6 +120,10 @@ def restore_dump_beside(
             yield Restored(server.with_database(name), None)
         finally:
             _drop_database(server, name)
+
+
+def _differences(folder: Path) -> list[str]:
+    return [str(problem) for problem in check_directory(folder, folder / "backup_manifest").problems]
 
 
 def _touched(installation: Installation, manifest: Manifest, data_dir: Path) -> frozenset[tuple[int, int]]:

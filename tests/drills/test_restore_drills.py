@@ -1,11 +1,15 @@
 """Restore drills prove equality: what differs is named, what may differ does not fail, and nothing is disturbed."""
 
+import gzip
+import shutil
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from psycopg import sql
 
 from lifeboat.operations.installation import Installation
+from lifeboat.operations.integrity import check_backup
 from lifeboat.operations.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.connections import ConnectionInfo, connect
@@ -176,3 +180,27 @@ def test_whoever_only_reads_gets_no_signing_key(installation: Installation, reac
     reader = Installation(installation.settings.model_copy(update=update))
     assert reader.repository().manifest(backup.label).id == backup.id
     assert not reader.settings.signing_key_file.exists()
+
+
+def test_damage_from_before_the_backup_was_stored_is_found_by_postgresqls_own_manifest(
+    installation: Installation, reachable_tmp: Path
+) -> None:
+    """As a faulty disk would do it: the archive changes before we hash and sign it."""
+    repository = installation.writable_repository()
+    sound = take_backup(installation, BackupOrder(BackupType.FULL))
+    manifest = repository.manifest(sound.label)
+    assert check_backup(repository, manifest) == []
+    payload = Path(sound.location) / "base" / "base.tar.gz"
+    content = gzip.decompress(payload.read_bytes())
+    assert content.count(b"the view is stale now") >= 1
+    damaged = repository.begin(BackupType.FULL, manifest.started_at)
+    shutil.copytree(payload.parent, damaged.directory / "base")
+    changed = gzip.compress(content.replace(b"the view is stale now", b"the view is stale NOW"), 1)
+    (damaged.directory / "base" / "base.tar.gz").write_bytes(changed)
+    update = {"id": uuid4(), "label": damaged.label, "objects": damaged.seal(), "details": manifest.details}
+    repository.publish(damaged, manifest.model_copy(update=update))
+    faults = check_backup(repository, repository.manifest(damaged.label))
+    assert faults
+    assert all("checksum differs" in fault for fault in faults)
+    report = run_drill(installation, DrillOrder(damaged.label))
+    assert "differs from PostgreSQL's manifest of it" in report.faults[0]
