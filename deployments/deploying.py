@@ -1,6 +1,7 @@
 """Makes Prefect's deployments what `prefect.yaml` declares; may be repeated at any time."""
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 from prefect import Flow
@@ -65,6 +66,7 @@ def _deploy_one(client: SyncPrefectClient, registry: Registry, entry: Deployment
     flow = load_flow(entry.entrypoint)
     name = f"{flow.name}/{entry.name}"
     common: dict[str, Any] = {
+        "version": version("lifeboat"),
         "description": entry.description,
         "parameters": entry.parameters,
         "tags": entry.tags,

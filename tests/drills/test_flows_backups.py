@@ -5,6 +5,7 @@ import re
 from uuid import UUID
 
 from deployments.api import prefect_api
+from deployments.registry import registry_file
 from lifeboat.storage.manifest import BackupType
 from tests.support.prefect import Services, prefect_cli, services, until
 
@@ -64,6 +65,21 @@ def test_the_scheduler_plans_runs_of_every_deployment(services: Services) -> Non
 
     wanted = {f"lifeboat-default-{name.partition('/')[0]}" for name in services.running.deployments}  # type: ignore[union-attr]
     until(lambda: wanted <= planned(), 90)
+
+
+def test_prefects_own_command_line_deploys_the_same(services: Services) -> None:
+    def deployed() -> list[dict[str, object]]:
+        with prefect_api(services.installation.settings.prefect) as client:
+            found = client.request("POST", "/deployments/filter", json={"sort": "NAME_ASC"}).json()
+        wanted = ("name", "entrypoint", "pull_steps", "parameters", "tags", "parameter_openapi_schema", "description")
+        return [
+            {name: item[name] for name in wanted} | {"slugs": [schedule["slug"] for schedule in item["schedules"]]}
+            for item in found
+        ]
+
+    before = deployed()
+    prefect_cli(services, "--no-prompt", "deploy", "--all", "--prefect-file", str(registry_file()))
+    assert deployed() == before
 
 
 def test_a_chain_is_proven_by_a_test_restore(services: Services) -> None:

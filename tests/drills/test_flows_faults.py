@@ -10,10 +10,12 @@ from uuid import UUID
 
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.services import AlreadyUp, running_services
 from lifeboat.errors import SettingsError
 from lifeboat.operations.installation import Installation
+from tasks.flow_runs import crash_zombies
 from tests.support.prefect import SLOW, Services, backing_up, flow_process, free_port, services, to_toml, until
 
 __all__ = ["services"]
@@ -99,6 +101,24 @@ def test_a_backup_outlives_the_worker(backup: MidBackup) -> None:
     assert running.worker.pid not in {first, None}
     assert backup.statuses() == {"config": "completed", "full": "completed"}
     assert "full" in backup.labels()
+
+
+def test_a_run_that_died_without_a_word_is_ended(backup: MidBackup) -> None:
+    running = backup.services.running
+    assert running is not None
+    assert running.worker is not None
+    os.kill(running.worker.pid or 0, signal.SIGKILL)
+    backup.process.kill()
+    running.check()
+    until(lambda: not backup.tool.is_running(), 30)
+    installation = backup.services.installation
+    settings = installation.settings
+    impatient = settings.prefect.model_copy(update={"zombie_minutes": 0})
+    with temporary_settings({PREFECT_API_URL: running.api_url}):
+        assert crash_zombies(installation) == []
+        assert backup.run_id in crash_zombies(Installation(settings.model_copy(update={"prefect": impatient})))
+    assert backup.services.run("reconcile").succeeded
+    backup.assert_no_backup("crashed")
 
 
 def test_a_second_start_is_refused(services: Services) -> None:

@@ -19,7 +19,15 @@ from lifeboat.configuration.plan import ApplyPlan
 from lifeboat.configuration.planning import plan_apply
 from lifeboat.postgres.connections import connect
 from lifeboat.settings.configuration import ConfigurationSettings
-from tests.support.configuration import SECRETS, TABLES, export, make_platform, platform_settings, table_text
+from tests.support.configuration import (
+    SECRETS,
+    TABLES,
+    change_platform,
+    export,
+    make_platform,
+    platform_settings,
+    table_text,
+)
 
 
 @pytest.fixture
@@ -71,20 +79,6 @@ def test_nothing_to_do(session: Connection[Any], settings: ConfigurationSettings
     assert plan.by_hand == ()
     assert plan_apply(archive, session, settings).sha256 == plan.sha256
     assert plan_apply(archive, session, settings, prune=True).sha256 != plan.sha256
-
-
-def change_platform(session: Connection[Any], hooks: Path) -> None:
-    session.execute(
-        "UPDATE workflows SET graph = jsonb_set(graph, '{nodes,0,seed}', '7'), price = 9 WHERE name = 'portrait'"
-    )
-    session.execute("DELETE FROM workflows WHERE name = 'nothing'")
-    session.execute(
-        "UPDATE scene_types SET mood = NULL WHERE name = 'intro'; INSERT INTO scene_types (name) VALUES ('new')"
-    )
-    session.execute("DELETE FROM roles WHERE name <> 'admin'; INSERT INTO roles VALUES ('guest')")
-    session.execute("UPDATE notification_preferences SET settings = jsonb_set(settings, '{max_tokens}', '9'), pin = 5")
-    (hooks / "on_approve" / "notify.sh").write_bytes(b"broken")
-    (hooks / "extra.sh").write_text("mine")
 
 
 def test_the_plan_says_what_will_change_and_then_it_does(
@@ -400,14 +394,3 @@ def test_what_no_longer_fits_is_said_before_anything_changes(
     session.execute(change)
     with pytest.raises(ConfigurationError, match=why):
         plan_apply(archive, session, settings)
-
-
-def test_the_whole_loop_on_each_version(each_database: str, tmp_path: Path) -> None:
-    hooks = tmp_path / "hooks"
-    with connect(each_database, autocommit=True) as session:
-        session.execute("SET search_path = public")
-        settings = make_platform(session, hooks)
-        archive = export(session, settings)
-        change_platform(session, hooks)
-        apply(plan_apply(archive, session, settings, prune=True), session, keep_in=tmp_path / "kept")
-        assert diff(archive, export(session, settings)).is_empty

@@ -73,3 +73,17 @@ def export(session: Connection[Any], settings: ConfigurationSettings, **more: ob
 def table_text(session: Connection[Any], table: str) -> list[str]:
     """A table's rows as PostgreSQL writes them, in order: equal only when every value is."""
     return [str(row[0]) for row in session.execute(f"SELECT t::text FROM {table} t ORDER BY t::text")]
+
+
+def change_platform(session: Connection[Any], hooks: Path) -> None:
+    session.execute(
+        "UPDATE workflows SET graph = jsonb_set(graph, '{nodes,0,seed}', '7'), price = 9 WHERE name = 'portrait'"
+    )
+    session.execute("DELETE FROM workflows WHERE name = 'nothing'")
+    session.execute(
+        "UPDATE scene_types SET mood = NULL WHERE name = 'intro'; INSERT INTO scene_types (name) VALUES ('new')"
+    )
+    session.execute("DELETE FROM roles WHERE name <> 'admin'; INSERT INTO roles VALUES ('guest')")
+    session.execute("UPDATE notification_preferences SET settings = jsonb_set(settings, '{max_tokens}', '9'), pin = 5")
+    (hooks / "on_approve" / "notify.sh").write_bytes(b"broken")
+    (hooks / "extra.sh").write_text("mine")
