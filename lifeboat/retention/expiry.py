@@ -44,7 +44,7 @@ def expire_backups(
     claim: Callable[[str], AbstractContextManager[bool]],
     on_expired: Callable[[Manifest, datetime], None],
 ) -> list[str]:
-    """Expire what the plan says, the newest dependant first; a repeated call finishes an interrupted one.
+    """Expire what the plan says, dependents first; a repeated call finishes an interrupted one.
 
     `fresh` is the same plan made again now: raises PlanOutdated when it differs. `claim` holds a label alone and says
     whether it could; a backup that somebody reads stays, and so does all that it depends on. `on_expired` hears of

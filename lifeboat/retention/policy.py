@@ -64,7 +64,7 @@ class ExpiryPlan:
 
     @property
     def expired(self) -> list[Decision]:
-        """What goes, dependants before what they depend on, so that an interruption leaves only whole chains."""
+        """What goes, dependents before what they depend on, so that an interruption leaves only whole chains."""
         parents = {d.candidate.label: d.candidate.parent_label for d in self.decisions}
         going = [decision for decision in self.decisions if decision.verdict is Verdict.EXPIRE]
         return sorted(going[::-1], key=lambda decision: _depth(decision.candidate.label, parents), reverse=True)

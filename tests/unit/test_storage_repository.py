@@ -88,7 +88,7 @@ def test_an_abandoned_backup_leaves_nothing(repository: BackupRepository) -> Non
 def test_a_changed_manifest_is_refused(repository: BackupRepository, tmp_path: Path, change: bytes) -> None:
     manifest = publish(repository, repository.begin(BackupType.FULL, AT))
     path = tmp_path / "store" / "studio" / manifest.label / "manifest.json"
-    path.write_bytes(path.read_bytes().replace(b"studio", b"studi" + change) if change else b"")
+    path.write_bytes(path.read_bytes().replace(b"20261122", b"2026112" + change) if change else b"")
     with pytest.raises(ManifestError, match="not signed by a trusted key"):
         repository.manifest(manifest.label)
 
