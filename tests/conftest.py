@@ -15,7 +15,7 @@ pytest_plugins = [
 ]
 
 FOLDERS = {"unit", "contract", "integration", "drills", "browser"}
-BUDGET_SECONDS = float(os.environ.get("LIFEBOAT_PROPERTY_SECONDS", "inf"))
+BUDGET_SECONDS = float(os.environ.get("PROPERTY_SECONDS", "inf"))
 _TESTS = Path(__file__).parent
 _BEGAN = time.monotonic()
 

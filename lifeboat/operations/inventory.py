@@ -135,6 +135,6 @@ def _without_backup(row: BackupRow) -> ListedBackup:
 def _age(backup: ListedBackup) -> tuple[str, str]:
     # A damaged backup has no readable time, but its label begins with one.
     stamp = (
-        backup.started_at.strftime("%Y%m%d-%H%M%S") if backup.started_at else (backup.label or "").rpartition("_")[2]
+        backup.started_at.strftime("%Y%m%d-%H%M%S.%f") if backup.started_at else (backup.label or "").rpartition("_")[2]
     )
     return stamp, backup.label or ""

@@ -106,10 +106,11 @@ def test_a_backup_outlives_the_worker(backup: MidBackup) -> None:
 def test_a_run_that_died_without_a_word_is_ended(backup: MidBackup) -> None:
     running = backup.services.running
     assert running is not None
-    assert running.worker is not None
-    os.kill(running.worker.pid or 0, signal.SIGKILL)
+    worker = running.worker
+    assert worker is not None
+    os.kill(worker.pid or 0, signal.SIGKILL)
     backup.process.kill()
-    running.check()
+    until(lambda: worker.ensure(lambda text: None))
     until(lambda: not backup.tool.is_running(), 30)
     installation = backup.services.installation
     settings = installation.settings

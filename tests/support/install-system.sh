@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests use beyond Python, where that is possible: as root, with apt. Never fails the run:
-# a test that lacks something is skipped and says what. LIFEBOAT_NO_SYSTEM_INSTALL=1 leaves the machine alone.
+# a test that lacks something is skipped and says what. NO_SYSTEM_INSTALL=1 leaves the machine alone.
 #
 #   util-linux, mount   setpriv (programs run as another user), small tmpfs destinations
 #   postgresql          a second server version, from the system: the embedded one is enough for most tests
@@ -15,7 +15,7 @@ need mount mount
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 
 [ -n "$missing" ] || exit 0
-if [ "${LIFEBOAT_NO_SYSTEM_INSTALL:-0}" = 1 ]; then
+if [ "${NO_SYSTEM_INSTALL:-0}" = 1 ]; then
     note "not installing$missing, as asked; tests that need them are skipped"
     exit 0
 fi

@@ -55,8 +55,8 @@ def runtime_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def pg_tools(runtime_dir: Path) -> PgTools:
-    """The embedded PostgreSQL's programs; LIFEBOAT_TEST_BIN_DIR names others."""
-    named = os.environ.get("LIFEBOAT_TEST_BIN_DIR")
+    """The embedded PostgreSQL's programs; TEST_BIN_DIR names others."""
+    named = os.environ.get("TEST_BIN_DIR")
     return tools_for(discover_bin_dir(Path(named)) if named else find_embedded_bin_dir(), runtime_dir)
 
 

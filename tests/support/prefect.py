@@ -29,6 +29,7 @@ from tests.support.installation import SAMPLE
 from tests.support.postgres import reachable_dir
 
 T = TypeVar("T")
+WEEKLY = "full-backup/full-backup"
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 SLOW = {"basebackup": {"max_rate_kilobytes_per_second": 3072, "compression_level": 0}}
 
@@ -109,6 +110,15 @@ class Services:
         with prefect_api(self.installation.settings.prefect) as client:
             client.set_flow_run_state(flow_run_id, Cancelling())
 
+    def rest_schedules(self) -> None:
+        """Stop all schedules but the weekly one: tests choose themselves when something runs."""
+        with prefect_api(self.installation.settings.prefect) as client:
+            for name in self.running.deployments if self.running else []:
+                deployment = client.read_deployment_by_name(name)
+                for schedule in deployment.schedules:
+                    if name != WEEKLY and schedule.id is not None:
+                        client.update_deployment_schedule(deployment.id, schedule.id, active=False)
+
     def scheduled_runs(self) -> list[FlowRun]:
         """The runs that Prefect's scheduler has made."""
         with prefect_api(self.installation.settings.prefect) as client:
@@ -184,4 +194,5 @@ def services(pg_tools: PgTools) -> Iterator[Services]:
         with running_services(found.installation, lambda text: None) as found.running:
             with connect(found.installation.source, autocommit=True) as session:
                 session.execute(SAMPLE)
+            found.rest_schedules()
             yield found
