@@ -14,7 +14,7 @@ from lifeboat.commands import Service, start_service
 from lifeboat.errors import PermanentError, SettingsError
 from lifeboat.settings.prefect import PrefectSettings
 
-STOP_SECONDS = 20.0
+_STOP_SECONDS = 20.0
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.2
 _LOG_BYTES_MAX = 20 * 1024 * 1024
@@ -76,11 +76,21 @@ class Supervised:
             f"the {self.name} ended {how}; its last words:\n{said}", hint=f"Its log is {self.log_path}."
         )
 
-    def stop(self, timeout_seconds: float = STOP_SECONDS) -> None:
-        """Ask it to end, wait, then end it and what it started."""
-        for service in [self._service, *self._former]:
-            if service is not None:
-                service.stop(timeout_seconds=timeout_seconds)
+    def retire(self, limit_seconds: float, hurry: Callable[[], bool]) -> None:
+        """Ask it to end and let what it has started end by itself, for at most `limit_seconds`."""
+        deadline = time.monotonic() + limit_seconds
+        for service in self._all():
+            service.ask_to_end()
+        while any(service.is_alive() for service in self._all()) and time.monotonic() < deadline and not hurry():
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Ask it to end, wait, then end it and what it has started."""
+        for service in self._all():
+            service.stop(timeout_seconds=_STOP_SECONDS)
+
+    def _all(self) -> list[Service]:
+        return [*([self._service] if self._service else []), *self._former]
 
 
 def server_process(environment: dict[str, str], log_path: Path) -> Supervised:

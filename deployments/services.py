@@ -219,9 +219,10 @@ def _wait_for_worker(services: RunningServices, worker: Supervised, client: Sync
 def _stop_worker(services: RunningServices, worker: Supervised, mark: DrainMark) -> None:
     settings = services.installation.settings.prefect
     if settings.api_url is not None:
-        # Others may work for the pool too. Asked to end, a worker takes no more runs and waits for its own.
-        services.say(f"the worker ends with its last run, or in {settings.drain_seconds:.0f} s")
-        worker.stop(settings.drain_seconds)
+        # Others may work for the pool, so it is not paused. A worker that ends leaves its runs alone: they go on.
+        services.say(f"waiting up to {settings.drain_seconds:.0f} s for the worker's runs; interrupt again to end them")
+        worker.retire(settings.drain_seconds, services.hurry.is_set)
+        worker.stop()
         return
     try:
         with prefect_api(settings) as client:

@@ -136,8 +136,9 @@ def run(  # noqa: PLR0913 - one door for every process: the options belong to it
         if not streams.finish(_PIPE_GRACE_SECONDS) or process.returncode != 0:
             end_tree(None, tag)
             streams.finish(None)
-    if reader.failure is not None:
-        raise reader.failure
+    for failure in (reader.failure, streams.failure):
+        if failure is not None:
+            raise failure
     tail = "\n".join(reader.tail)
     if process.returncode not in accept:
         raise CommandFailed(program, process.returncode, tail)
@@ -159,11 +160,19 @@ class Service:
         """How it ended (negative: the signal that killed it), None while it runs."""
         return self._process.poll()
 
+    def ask_to_end(self) -> None:
+        """Send SIGTERM, if it runs."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def is_alive(self) -> bool:
+        """Whether it runs, or anything that it has started."""
+        return self._process.poll() is None or any(_tagged(self._tag))
+
     def stop(self, *, timeout_seconds: float) -> None:
         """Ask it to end, wait, then end whatever is left of it and of what it started; may be called again."""
+        self.ask_to_end()
         with suppress(subprocess.TimeoutExpired):
-            if self._process.poll() is None:
-                self._process.terminate()
             self._process.wait(timeout_seconds)
         end_tree(None if self._process.returncode is not None else self.pid, self._tag)
         self._process.wait()
@@ -241,13 +250,29 @@ class _Streams:
         self, process: "subprocess.Popen[bytes]", stdin: bytes | Readable | None, reader: _StderrReader
     ) -> None:
         self._chunks: list[bytes] = []
+        self.failure: Exception | None = None
         self._threads: list[threading.Thread] = [reader]
         if process.stdin is not None:
-            self._threads.append(threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True))
+            self._threads.append(threading.Thread(target=self._feed, args=(process.stdin, stdin), daemon=True))
         if process.stdout is not None:
             self._threads.append(threading.Thread(target=self._drain, args=(process.stdout,), daemon=True))
         for thread in self._threads:
             thread.start()
+
+    def _feed(self, stream: IO[bytes], data: bytes | Readable | None) -> None:
+        # A program that ends without reading its input says why on stderr; the broken pipe itself says nothing.
+        try:
+            with suppress(BrokenPipeError, ValueError):
+                if isinstance(data, bytes):
+                    stream.write(data)
+                elif data is not None:
+                    shutil.copyfileobj(data, stream, _BLOCK_BYTES)
+        except Exception as error:  # noqa: BLE001 - what reading the input raised is raised by run(), in its caller's thread
+            self.failure = error
+        finally:
+            # Left open, it would have the program wait for the rest for ever.
+            with suppress(BrokenPipeError, ValueError):
+                stream.close()
 
     def _drain(self, stream: IO[bytes]) -> None:
         with suppress(ValueError):
@@ -262,17 +287,6 @@ class _Streams:
     def text(self) -> str:
         """What the program wrote to stdout."""
         return b"".join(self._chunks).decode("utf-8", "replace")
-
-
-def _feed(stream: IO[bytes], data: bytes | Readable | None) -> None:
-    # A program that ends without reading its input says why on stderr; the broken pipe itself says nothing.
-    with suppress(BrokenPipeError, ValueError):
-        if isinstance(data, bytes):
-            stream.write(data)
-        elif data is not None:
-            shutil.copyfileobj(data, stream, _BLOCK_BYTES)
-    with suppress(BrokenPipeError, ValueError):
-        stream.close()
 
 
 def _wait(
@@ -336,7 +350,8 @@ def _started(  # noqa: PLR0913
             process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _prefix(user: str | None) -> list[str]:

@@ -1,5 +1,6 @@
 """Retention: plan what goes, and apply a plan that is still true."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -14,13 +15,15 @@ from lifeboat.storage.manifest import Manifest
 from lifeboat.storage.repository import BackupRepository
 
 
-def plan_retention(installation: Installation, destination: str | None = None) -> ExpiryPlan:
-    """What retention would do at a destination now; changes nothing."""
+def plan_retention(
+    installation: Installation, destination: str | None = None, *, claimed: Sequence[str] = ()
+) -> ExpiryPlan:
+    """What retention would do at a destination now; changes nothing. Labels in `claimed` are held by the caller."""
     repository = installation.repository(destination)
     retention = installation.settings.retention
     return plan_expiry(
         repository.destination.name,
-        candidates_of(repository, labels_in_use(installation, repository)),
+        candidates_of(repository, set(labels_in_use(installation, repository)) - set(claimed)),
         Rules(retention.keep_last, retention.keep_days),
         datetime.now(UTC),
     )
@@ -29,11 +32,11 @@ def plan_retention(installation: Installation, destination: str | None = None) -
 def apply_retention(installation: Installation, plan: ExpiryPlan, *, flow_run_id: UUID | None = None) -> ExpiryReport:
     """Expire what the plan says, unless storage has changed since; remove what killed runs left.
 
-    Raises PlanOutdated, ClusterBusy while a backup, drill or other expiry works at the destination.
+    Raises PlanOutdated, and DestinationBusy while another expiry works at the destination.
     """
     repository = installation.writable_repository(plan.destination)
+    claimed: list[str] = []
     with writing_lock(installation, repository):
-        fresh = plan_retention(installation, plan.destination)
 
         def expired(manifest: Manifest, at: datetime) -> None:
             with best_effort(f"the expiry of {manifest.label}"):
@@ -46,10 +49,14 @@ def apply_retention(installation: Installation, plan: ExpiryPlan, *, flow_run_id
                     after={"status": "expired", "plan": plan.plan_hash},
                 )
 
+        def again() -> ExpiryPlan:
+            return plan_retention(installation, plan.destination, claimed=claimed)
+
         def alone(label: str) -> AbstractContextManager[bool]:
+            claimed[:] = [label]
             return claim(installation, repository, label)
 
-        gone = set(expire_backups(repository, plan, fresh, alone, expired)) | set(finish_interrupted(repository))
+        gone = set(expire_backups(repository, plan, again, alone, expired)) | set(finish_interrupted(repository))
         removed = _remove_unfinished(installation, repository)
     return ExpiryReport(
         plan_hash=plan.plan_hash,

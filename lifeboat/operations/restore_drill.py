@@ -9,26 +9,43 @@ from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID, uuid4
 
-from lifeboat.errors import LifeboatError, PermanentError, SettingsError
+from lifeboat.engines.engine import EngineFailed
+from lifeboat.errors import PermanentError, SettingsError
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.leases import lease
 from lifeboat.operations.proving import Proof, prove
 from lifeboat.operations.recording import best_effort
 from lifeboat.operations.results import DrillReport
 from lifeboat.operations.scratch_restores import (
+    RecoveryStuck,
     Restored,
     restore_dump_beside,
     restore_dump_to_scratch,
     restore_physical,
 )
 from lifeboat.operations.selection import find_backup
+from lifeboat.postgres.cluster import ServerStartFailed
 from lifeboat.postgres.connections import ConnectionInfo
 from lifeboat.postgres.folders import check_reachable
+from lifeboat.storage.checked import BackupDamaged
+from lifeboat.storage.destination import ObjectMissing
 from lifeboat.storage.events import Event, EventKind
-from lifeboat.storage.manifest import BackupType, Manifest
+from lifeboat.storage.manifest import BackupType, Manifest, ManifestError
 from lifeboat.storage.repository import BackupRepository
+from lifeboat.verification.touched import WalUnreadable
 
 _SPACE_FACTOR = 1.2
+# Only what lies in the backup itself speaks against it. A lost connection, a full disk or a missing program does not:
+# that is raised, and the drill is held again.
+_CONDEMNING = (
+    BackupDamaged,
+    ObjectMissing,
+    ManifestError,
+    EngineFailed,
+    RecoveryStuck,
+    ServerStartFailed,
+    WalUnreadable,
+)
 
 
 class NoRoomForDrill(PermanentError):
@@ -79,6 +96,10 @@ def run_drill(
     manifest = stored.manifest
     if manifest.type is BackupType.CONFIG:
         raise SettingsError(f"{manifest.label} is a configuration archive", hint="Use `lifeboat config diff` for it.")
+    if order.target == "database" and manifest.engine != "pg_dump":
+        raise SettingsError(
+            f"{manifest.label} is a physical backup: it restores a whole cluster", hint="Use the target `scratch`."
+        )
     started_at, phases, proof = datetime.now(UTC), Phases(on_progress), Proof()
     with lease(installation, repository, manifest.details.get("chain", [manifest.label])):
         _require_room(installation, manifest)
@@ -87,7 +108,7 @@ def run_drill(
                 if order.on_restored is not None:
                     order.on_restored(restored.connection)
                 proof = prove(installation, manifest, restored, phases)
-        except LifeboatError as error:
+        except _CONDEMNING as error:
             proof.faults.append(f"restoring {manifest.label} failed: {error.message}")
     report = DrillReport(
         id=order.flow_run_id or uuid4(),
@@ -116,10 +137,6 @@ def _restored(
         with bring(installation, repository, manifest, phases) as restored:
             yield restored
         return
-    if order.target == "database":
-        raise SettingsError(
-            f"{manifest.label} is a physical backup: it restores a whole cluster", hint="Use the target `scratch`."
-        )
     with restore_physical(installation, repository, manifest, phases) as restored:
         yield restored
 

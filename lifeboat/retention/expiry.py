@@ -32,6 +32,7 @@ def candidates_of(repository: BackupRepository, in_use: Iterable[str] = ()) -> l
             pinned=stored.state.pinned,
             suspect=stored.state.suspect,
             in_use=stored.manifest.label in busy,
+            failed=stored.state.failed_drill_at is not None and not stored.state.verified,
         )
         for stored in repository.backups()
     ]
@@ -40,37 +41,36 @@ def candidates_of(repository: BackupRepository, in_use: Iterable[str] = ()) -> l
 def expire_backups(
     repository: BackupRepository,
     plan: ExpiryPlan,
-    fresh: ExpiryPlan,
+    plan_again: Callable[[], ExpiryPlan],
     claim: Callable[[str], AbstractContextManager[bool]],
     on_expired: Callable[[Manifest, datetime], None],
 ) -> list[str]:
-    """Expire what the plan says, dependents first; a repeated call finishes an interrupted one.
+    """Expire what the plan says, dependents first; a repeated call goes on where an interrupted one stopped.
 
-    `fresh` is the same plan made again now: raises PlanOutdated when it differs. `claim` holds a label alone and says
-    whether it could; a backup that somebody reads stays, and so does all that it depends on. `on_expired` hears of
-    each one that goes.
+    `plan_again` makes the plan from what is there now: raises PlanOutdated when it wants anything else than `plan`
+    still has to do, and keeps what it would keep by then. `claim` holds a label alone and says whether it could; a
+    backup that somebody reads stays. `on_expired` hears of each one that goes.
     """
-    if fresh.plan_hash != plan.plan_hash:
+    waiting = [decision.candidate.label for decision in plan.expired if decision.candidate.label in repository.labels()]
+    if sorted(waiting) != sorted(decision.candidate.label for decision in plan_again().expired):
         raise PlanOutdated(
             "the backups have changed since the retention plan was made", hint="Look at the new plan and apply that."
         )
     gone: list[str] = []
-    needed: set[str | None] = set()
-    for decision in plan.expired:
-        candidate = decision.candidate
-        with claim(candidate.label) as alone:
-            if not alone or candidate.label in needed:
-                needed.add(candidate.parent_label)
+    for label in waiting:
+        with claim(label) as alone:
+            # Deleting takes time: somebody may have pinned it, or a drill failed, since the last one went.
+            decision = {item.candidate.label: item for item in plan_again().expired}.get(label) if alone else None
+            if decision is None:
                 continue
-            manifest = repository.manifest(candidate.label)
-            at = datetime.now(UTC)
+            manifest, at = repository.manifest(label), datetime.now(UTC)
             detail = {"plan": plan.plan_hash, "reasons": list(decision.reasons)}
             repository.append_event(
-                Event(kind=EventKind.EXPIRED, at=at, backup_id=manifest.id, label=candidate.label, detail=detail)
+                Event(kind=EventKind.EXPIRED, at=at, backup_id=manifest.id, label=label, detail=detail)
             )
-            repository.expire(candidate.label)
+            repository.expire(label)
         on_expired(manifest, at)
-        gone.append(candidate.label)
+        gone.append(label)
     return gone
 
 

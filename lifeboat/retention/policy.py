@@ -22,7 +22,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the planner knows of one backup; `in_use` means that a restore, drill or copy reads it now."""
+    """What the planner knows of one backup.
+
+    `in_use` means that a restore, drill or copy reads it now; `failed` that its last restore drill did.
+    """
 
     id: UUID
     label: str
@@ -36,6 +39,7 @@ class Candidate:
     pinned: bool = False
     suspect: bool = False
     in_use: bool = False
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,13 @@ def _groups(ordered: Sequence[Candidate]) -> list[list[Candidate]]:
 
 
 def _guard_group(group: list[Candidate], rules: Rules, reasons: dict[str, list[str]]) -> None:
-    heads = [item for item in group if item.parent_label is None]
+    whole = [item for item in group if item.parent_label is None]
+    # Backups known to be bad fill no place, unless there are no others.
+    heads = [item for item in whole if not item.failed] or whole
     for item in heads[-rules.keep_last :]:
         reasons[item.label].append(f"one of the {rules.keep_last} newest")
     # A suspect or failed backup must not stand in for the last good one.
-    sound = [item for item in group if not item.suspect]
+    sound = [item for item in group if not item.suspect and not item.failed] or group
     if sound:
         reasons[sound[-1].label].append("the newest of its kind")
     verified = [item for item in sound if item.verified]

@@ -23,7 +23,7 @@ from lifeboat.storage.manifest import (
     encode_manifest,
 )
 from lifeboat.storage.signing import Signer, TrustedKeys
-from lifeboat.storage.unfinished import UnfinishedBackup, held_by_somebody, stage_backup
+from lifeboat.storage.unfinished import UnfinishedBackup, hold_left_behind, stage_backup
 
 EXPIRED_NAME = "expired.json"
 EVENTS_FOLDER = "events"
@@ -60,6 +60,7 @@ class BackupRepository:
         """Make the backup a finished one and return the manifest's SHA-256: signature, then manifest, all durable."""
         data = encode_manifest(manifest)
         self._put_signed(self.key(backup.label, MANIFEST_NAME), data, exclusive=True)
+        backup.published = True
         backup.release()
         return hashlib.sha256(data).hexdigest()
 
@@ -150,10 +151,14 @@ class BackupRepository:
 
     def remove_unfinished(self, label: str) -> bool:
         """Remove an unfinished folder, unless a living process still writes it; says whether it went."""
-        if label not in self.unfinished_labels() or held_by_somebody(self.destination, self.key(label)):
-            return False
-        self.destination.delete_folder(self.key(label))
-        return True
+        with hold_left_behind(self.destination, self.key(label)) as left_behind:
+            # Looked at only under the hold: before, its writer may have been about to publish. A folder with events
+            # was a backup once, and has lost its manifest: that is for somebody to look at.
+            done = (MANIFEST_NAME, EXPIRED_NAME, EVENTS_FOLDER)
+            if not left_behind or any(self._has(label, name) for name in done):
+                return False
+            self.destination.delete_folder(self.key(label))
+            return True
 
     def _folders(self) -> list[str]:
         return [name for name in self.destination.names(self.cluster) if is_label(name)]

@@ -7,6 +7,7 @@ Signatures are detached raw 64-byte files; stock OpenSSL checks them:
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,15 +70,15 @@ class Signer:
         pem = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        public = private.public_key().public_bytes(
+        with suppress(FileExistsError):
+            write_durably(path, pem, mode=0o600, exclusive=True)
+        # Another process may have been first: the public half belongs to the key that is there.
+        signer = cls.load(path)
+        public = signer.private_key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         write_durably(path.with_name(path.name + ".pub"), public, mode=0o644)
-        try:
-            write_durably(path, pem, mode=0o600, exclusive=True)
-        except FileExistsError:
-            return cls.load(path)
-        return cls(private)
+        return signer
 
 
 @dataclass(frozen=True)

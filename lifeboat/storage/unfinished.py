@@ -5,17 +5,20 @@ import hashlib
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
-from lifeboat.storage.destination import Destination
+from lifeboat.storage.destination import Destination, ObjectMissing
 from lifeboat.storage.labels import make_label
 from lifeboat.storage.manifest import BackupObject, BackupType
 
 HOLD_NAME = ".writing"
 _LABEL_ATTEMPTS = 120
+_GRACE = timedelta(minutes=10)
 _BLOCK_BYTES = 1024 * 1024
 
 
@@ -31,6 +34,7 @@ class UnfinishedBackup:
     label: str
     started_at: datetime
     directory: Path
+    published: bool = False
     _hold: IO[str] | None = field(default=None, repr=False)
 
     def seal(self) -> list[BackupObject]:
@@ -51,9 +55,13 @@ class UnfinishedBackup:
             self._hold = None
 
     def abandon(self) -> None:
-        """Remove what was written: a failed backup leaves nothing that looks like one."""
-        self.destination.delete_folder(self.prefix)
-        self.release()
+        """Remove what was written: a failed backup leaves nothing that looks like one. A published one stays."""
+        if self.published:
+            return
+        try:
+            self.destination.delete_folder(self.prefix)
+        finally:
+            self.release()
 
 
 def stage_backup(
@@ -67,21 +75,34 @@ def stage_backup(
             directory = destination.stage(prefix)
         except FileExistsError:
             continue
-        return UnfinishedBackup(destination, prefix, label, started_at, directory, _take_hold(directory))
+        return UnfinishedBackup(destination, prefix, label, started_at, directory, _hold=_take_hold(directory))
     raise FileExistsError(f"no free label from {started_at:%Y%m%d-%H%M%S} on at {destination.describe()}")
 
 
-def held_by_somebody(destination: Destination, prefix: str) -> bool:
-    """Whether a living process still writes the unfinished backup at `prefix`."""
-    key = f"{prefix}/{HOLD_NAME}"
-    if not destination.exists(key):
-        return False
-    with destination.open(key) as file:
+@contextmanager
+def hold_left_behind(destination: Destination, prefix: str) -> Iterator[bool]:
+    """Take the hold of an unfinished backup; yields False while its writer lives, or may be just about to take it.
+
+    While it is held nobody can publish there, so what is seen of the folder then stays true.
+    """
+    try:
+        file = destination.open(f"{prefix}/{HOLD_NAME}")
+    except ObjectMissing:
+        # Newborn, or published and released this moment, or from a writer that died before it took its hold.
+        yield _started_at(prefix) < datetime.now(UTC) - _GRACE
+        return
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-    return False
+            yield False
+        else:
+            yield True
+
+
+def _started_at(prefix: str) -> datetime:
+    stamp = prefix.rpartition("/")[2].rpartition("_")[2][:15]
+    return datetime.strptime(stamp, "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
 
 
 def _take_hold(directory: Path) -> IO[str]:

@@ -57,7 +57,7 @@ def test_verified_pinned_suspect_and_leased_ones_stay(strict: Installation) -> N
     assert run_drill(strict, DrillOrder(verified)).passed
     labels = [dump(strict) for _ in range(4)]
     pinned, suspect, leased, newest = labels
-    repository = strict.repository()
+    repository = strict.writable_repository()
     for label, kind in ((pinned, EventKind.PINNED), (suspect, EventKind.SUSPECT)):
         identifier = repository.manifest(label).id
         repository.append_event(Event(kind=kind, at=datetime.now(UTC), backup_id=identifier, label=label))
@@ -76,6 +76,18 @@ def test_a_lease_taken_after_the_plan_keeps_the_backup(strict: Installation) -> 
     with lease(strict, repository, [old]), pytest.raises(PlanOutdated):
         apply_retention(strict, plan)
     assert old in repository.labels()
+
+
+def test_an_interrupted_expiry_goes_on_with_the_same_plan(strict: Installation) -> None:
+    old = [dump(strict) for _ in range(3)]
+    newest = dump(strict)
+    plan = plan_retention(strict)
+    repository = strict.writable_repository()
+    first = plan.expired[0].candidate.label
+    repository.expire(first)
+    report = apply_retention(strict, plan)
+    assert sorted(label for label, _ in report.expired) == sorted(set(old) - {first})
+    assert repository.labels() == [newest]
 
 
 def test_a_plan_is_refused_once_something_changed(strict: Installation) -> None:
@@ -111,7 +123,7 @@ def test_an_interrupted_expiry_is_finished_and_told_by_the_next(
     strict: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = dump(strict), dump(strict)
-    repository = strict.repository()
+    repository = strict.writable_repository()
     manifest = repository.manifest(old)
     repository.append_event(Event(kind=EventKind.EXPIRED, at=datetime.now(UTC), backup_id=manifest.id, label=old))
     repository.destination.rename(repository.key(old, "manifest.json"), repository.key(old, "expired.json"))
@@ -130,7 +142,7 @@ def test_two_expiries_never_run_at_once(strict: Installation) -> None:
 
 
 def test_old_unfinished_folders_go_and_young_ones_stay(strict: Installation) -> None:
-    repository = strict.repository()
+    repository = strict.writable_repository()
     past = datetime.now(UTC) - timedelta(days=3)
     left = repository.begin(BackupType.FULL, past)
     left.release()

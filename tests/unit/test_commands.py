@@ -11,6 +11,14 @@ import pytest
 from lifeboat import commands
 
 
+def assert_gone(pid: int) -> None:
+    """The process ends; whoever inherited it may take a moment to reap it."""
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.05)
+
+
 def test_output_and_errors_are_kept_apart() -> None:
     done = commands.run(["sh", "-c", "echo out; echo err >&2"], timeout_seconds=10)
     assert (done.stdout, done.stderr_tail, done.returncode) == ("out\n", "err", 0)
@@ -50,17 +58,14 @@ def test_a_time_out_ends_the_whole_tree(tmp_path: Path) -> None:
     script = f"sleep 300 & echo $! > {pids}; sleep 300"
     with pytest.raises(commands.CommandTimeout, match="did not end within 1 s"):
         commands.run(["sh", "-c", script], timeout_seconds=1)
-    assert not psutil.pid_exists(int(pids.read_text()))
+    assert_gone(int(pids.read_text()))
 
 
 def test_orphans_of_a_killed_tool_are_ended(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with pytest.raises(commands.CommandFailed, match="killed by signal 9"):
         commands.run(["sh", "-c", f"setsid sleep 300 & echo $! > {pids}; kill -9 $$"], timeout_seconds=30)
-    deadline = time.monotonic() + 5
-    while psutil.pid_exists(int(pids.read_text())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(int(pids.read_text()))
+    assert_gone(int(pids.read_text()))
 
 
 def test_what_a_tick_raises_stops_the_program() -> None:
@@ -100,3 +105,21 @@ def test_the_environment_is_not_inherited(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the account")
 def test_root_runs_programs_as_the_account_named() -> None:
     assert commands.run(["id", "-un"], timeout_seconds=10, user="nobody").stdout.strip() == "nobody"
+
+
+class BrokenInput:
+    """A stream on a disk that fails."""
+
+    def __init__(self) -> None:
+        self.blocks = [b"x" * 100_000]
+
+    def read(self, size: int = -1, /) -> bytes:
+        """A block, then an error."""
+        if self.blocks:
+            return self.blocks.pop()
+        raise OSError(5, "Input/output error")
+
+
+def test_an_input_that_fails_ends_the_program_and_is_raised() -> None:
+    with pytest.raises(OSError, match="Input/output error"):
+        commands.run(["cat"], timeout_seconds=60, stdin=BrokenInput())

@@ -42,6 +42,7 @@ def histories(draw: st.DrawFn) -> list[Candidate]:
                 pinned=draw(st.integers(0, 5)) == 0,
                 suspect=draw(st.integers(0, 3)) == 0,
                 in_use=draw(st.integers(0, 5)) == 0,
+                failed=draw(st.integers(0, 3)) == 0,
             )
         )
         if kind in {BackupType.FULL, BackupType.DIFFERENTIAL, BackupType.INCREMENTAL}:
@@ -70,7 +71,7 @@ def test_guards_hold_whatever_the_rules_say(history: list[Candidate], given_rule
         if candidate.pinned or candidate.in_use or candidate.suspect:
             assert candidate.label in kept
     for group in ({BackupType.LOGICAL}, {BackupType.CONFIG}, set(BackupType) - {BackupType.LOGICAL, BackupType.CONFIG}):
-        good = [c for c in history if c.type in group and c.verified and not c.suspect]
+        good = [c for c in history if c.type in group and c.verified and not c.suspect and not c.failed]
         if good:
             assert max(good, key=lambda c: (c.completed_at, c.label)).label in kept
 
@@ -121,3 +122,15 @@ def test_old_backups_without_a_reason_go() -> None:
         "full-60": Verdict.EXPIRE,
     }
     assert plan.freed_bytes == 2
+
+
+def test_a_backup_that_failed_its_drill_does_not_stand_in_for_a_good_one() -> None:
+    def full(days: int, *, failed: bool) -> Candidate:
+        at = NOW - timedelta(days=days)
+        return Candidate(uuid4(), f"full-{days}", BackupType.FULL, "basebackup", uuid4(), None, at, 1, failed=failed)
+
+    history = [full(3, failed=False), full(2, failed=True), full(1, failed=True)]
+    plan = plan_expiry("primary", history, Rules(keep_last=1, keep_days=0), NOW)
+    assert [decision.candidate.label for decision in plan.kept] == ["full-3"]
+    all_failed = plan_expiry("primary", [full(2, failed=True), full(1, failed=True)], Rules(1, 0), NOW)
+    assert [decision.candidate.label for decision in all_failed.kept] == ["full-1"]
