@@ -27,7 +27,10 @@ def ensure_work_pool(client: SyncPrefectClient, name: str) -> None:
     Raises SettingsError when a pool of another type has the name.
     """
     template = ProcessWorker.get_default_base_job_template()
-    template["variables"]["properties"]["command"]["default"] = FLOW_RUN_COMMAND
+    properties = template["variables"]["properties"]
+    properties["command"]["default"] = FLOW_RUN_COMMAND
+    # Flow runs log to the API. A pipe to the worker would break with it, and take a good backup along.
+    properties["stream_output"]["default"] = False
     try:
         pool: WorkPool = client.read_work_pool(name)
     except ObjectNotFound:

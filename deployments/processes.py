@@ -77,10 +77,13 @@ class Supervised:
         )
 
     def retire(self, limit_seconds: float, hurry: Callable[[], bool]) -> None:
-        """Ask it to end and let what it has started end by itself, for at most `limit_seconds`."""
+        """Let what it has started end by itself, for at most `limit_seconds`.
+
+        The worker itself is killed: asked to end, it would kill its flow runs and leave them RUNNING for ever.
+        """
         deadline = time.monotonic() + limit_seconds
         for service in self._all():
-            service.ask_to_end()
+            service.kill_alone()
         while any(service.is_alive() for service in self._all()) and time.monotonic() < deadline and not hurry():
             time.sleep(_POLL_SECONDS)
 

@@ -219,7 +219,7 @@ def _wait_for_worker(services: RunningServices, worker: Supervised, client: Sync
 def _stop_worker(services: RunningServices, worker: Supervised, mark: DrainMark) -> None:
     settings = services.installation.settings.prefect
     if settings.api_url is not None:
-        # Others may work for the pool, so it is not paused. A worker that ends leaves its runs alone: they go on.
+        # Others may work for the pool, so it is not paused.
         services.say(f"waiting up to {settings.drain_seconds:.0f} s for the worker's runs; interrupt again to end them")
         worker.retire(settings.drain_seconds, services.hurry.is_set)
         worker.stop()

@@ -160,10 +160,10 @@ class Service:
         """How it ended (negative: the signal that killed it), None while it runs."""
         return self._process.poll()
 
-    def ask_to_end(self) -> None:
-        """Send SIGTERM, if it runs."""
+    def kill_alone(self) -> None:
+        """Kill it at once, but not what it has started."""
         if self._process.poll() is None:
-            self._process.terminate()
+            self._process.kill()
 
     def is_alive(self) -> bool:
         """Whether it runs, or anything that it has started."""
@@ -171,8 +171,9 @@ class Service:
 
     def stop(self, *, timeout_seconds: float) -> None:
         """Ask it to end, wait, then end whatever is left of it and of what it started; may be called again."""
-        self.ask_to_end()
         with suppress(subprocess.TimeoutExpired):
+            if self._process.poll() is None:
+                self._process.terminate()
             self._process.wait(timeout_seconds)
         end_tree(None if self._process.returncode is not None else self.pid, self._tag)
         self._process.wait()

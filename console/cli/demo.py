@@ -29,6 +29,7 @@ from lifeboat.demo.platform_settings import (
 )
 from lifeboat.demo.studio import build_studio
 from lifeboat.errors import LifeboatError
+from lifeboat.operations.expire import plan_retention
 from lifeboat.operations.installation import Installation
 from lifeboat.storage.durable import write_durably
 from lifeboat.storage.manifest import BackupType, Manifest
@@ -78,12 +79,13 @@ class Conductor:
         """All steps; a failed one is in the report and ends the play."""
         try:
             self._step("seed studio", self._seed)
+            self._step("first full backup", self._full_backup)
             full = self._step("full backup", self._full_backup)
             changes = self._step("change studio", self._change)
             services.check()
-            self._step("incremental backup", lambda step: self._incremental(step, full, changes))
+            incremental = self._step("incremental backup", lambda step: self._incremental(step, full, changes))
             self._step("config export", self._config_export)
-            self._step("test restore", self._test_restore)
+            self._step("test restore", lambda step: self._test_restore(step, incremental))
             self._step("asset verification", self._verify_assets)
             self._step("retention", self._retention)
         except DemoFailed:
@@ -96,9 +98,10 @@ class Conductor:
         began = time.monotonic()
         try:
             result = act(step)
-        except LifeboatError as error:
-            step.fail(str(error))
-            raise DemoFailed(f"{name} failed: {error.message}") from error
+        except Exception as error:
+            # Whatever it was, the report has to show it.
+            step.fail(str(error) or type(error).__name__)
+            raise DemoFailed(f"{name} failed") from error
         finally:
             step.seconds = time.monotonic() - began
             notice(f"{name}: {step.evidence} ({step.seconds:.1f} s)")
@@ -134,7 +137,7 @@ class Conductor:
         step.passed = changes.segments_added > 0
         return changes
 
-    def _incremental(self, step: Step, full: Manifest, changes: StudioChanges) -> None:
+    def _incremental(self, step: Step, full: Manifest, changes: StudioChanges) -> str:
         run = self._run(step, "incremental-backup/incremental-backup")
         backup = self._backups_of(run.id)[0]
         self._judge_backup(step, backup, BackupType.INCREMENTAL)
@@ -143,6 +146,7 @@ class Conductor:
         step.evidence += f", on {backup.manifest.parent_label}"
         if backup.manifest.parent_label != full.label or rows_now - rows_before != grown:
             step.fail(f"{backup.manifest.label} has {rows_now} segments on {rows_before}, expected {grown:+d}")
+        return backup.manifest.label
 
     def _config_export(self, step: Step) -> None:
         run = self._run(step, "config-export/config-export")
@@ -155,7 +159,7 @@ class Conductor:
         step.evidence = ", ".join(f"{count} {name}" for name, count in platform.items())
         step.passed = len(platform) == _KINDS and all(platform.values())
 
-    def _test_restore(self, step: Step) -> None:
+    def _test_restore(self, step: Step, expected: str) -> None:
         run = self._run(step, "test-restore/test-restore")
         repository = self.installation.repository()
         events = [(label, event) for label in repository.labels() for event in repository.events(label)]
@@ -166,8 +170,11 @@ class Conductor:
         ((label, event),) = ours
         phases = event.detail["phases"]
         step.size_bytes = repository.manifest(label).size_bytes
-        step.evidence = f"{label} {event.kind}: restored in {sum(phases.values()):.1f} s, nothing differs"
-        step.passed = event.kind == "verified" and repository.load(label).state.verified
+        faults = event.detail["faults"]
+        step.evidence = (
+            f"{label} {event.kind}: restored and compared in {sum(phases.values()):.1f} s, {len(faults)} faults"
+        )
+        step.passed = label == expected and event.kind == "verified" and repository.load(label).state.verified
 
     def _verify_assets(self, step: Step) -> None:
         undo_damage(self.home / "studio")
@@ -185,13 +192,16 @@ class Conductor:
 
     def _retention(self, step: Step) -> None:
         before = self.installation.repository().labels()
+        planned = sorted(decision.candidate.label for decision in plan_retention(self.installation).expired)
         self._run(step, "retention/retention")
         after = self.installation.repository().labels()
         gone = [label for label in before if label not in after]
         step.size_bytes = 0
         step.evidence = f"{len(after)} kept, {len(gone)} expired" + (f" ({', '.join(gone[:2])} …)" if gone else "")
-        verified = [s for s in self.installation.repository().backups() if s.state.verified]
-        step.passed = bool(verified)
+        verified = [item for item in self.installation.repository().backups() if item.state.verified]
+        step.passed = bool(verified) and sorted(gone) == planned and bool(gone)
+        if not step.passed:
+            step.fail(f"planned to expire {planned}, expired {gone}, verified {[v.manifest.label for v in verified]}")
 
     def _run(self, step: Step, name: str, *, expected: str = "Completed") -> TriggeredRun:
         run = trigger(self.installation.settings.prefect, name, timeout_seconds=_RUN_TIMEOUT_SECONDS)

@@ -6,7 +6,7 @@ left behind when the tool is killed; a temporary replication slot of our own ses
 """
 
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,9 @@ class BaseBackupEngine:
     def take(self, folder: Path, kind: BackupType, label: str, parent: Parent | None, watch: Watch) -> Taken:
         """Run pg_basebackup into `folder`; see Engine.take."""
         with closing(connect(self.connection, application_name=f"lifeboat {label}", autocommit=True)) as session:
-            identifier = system_identifier(session)
+            identifier, superuser = system_identifier(session), _superuser(session)
+            version, major = server_version(session), server_major(session)
+            tablespaces = _tablespaces(session)
             self._refuse_impossible(session, parent, identifier)
             slot = _hold_wal(session, label)
             points = _Points(watch)
@@ -73,9 +75,9 @@ class BaseBackupEngine:
                 timeout_seconds=self.timeout_seconds,
                 on_line=points.read,
             )
-            tablespaces, superuser = _tablespaces(session), _superuser(session)
-            version, major = server_version(session), server_major(session)
-            _release_wal(session, slot)
+            # Where the session has ended, the slot has ended with it.
+            with suppress(psycopg.Error):
+                _release_wal(session, slot)
         if points.start_lsn is None or points.stop_lsn is None:
             raise EngineFailed("pg_basebackup ended without naming where its WAL starts and stops")
         chain = [*_labels(parent), label]

@@ -3,8 +3,9 @@
 The payload is `dump/` and `globals.sql`. The dump reads under the snapshot that the fingerprint was taken under.
 """
 
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ DUMP_FOLDER = "dump"
 GLOBALS_FILE = "globals.sql"
 # A new server has these already: they cannot be created from a dump.
 _INITIAL_DATABASES = {"postgres", "template1"}
+_TABLESPACE = re.compile(r"^(?:CREATE|ALTER) TABLESPACE |^(?:GRANT|REVOKE) .* ON TABLESPACE ")
 
 
 @dataclass(frozen=True)
@@ -95,21 +97,26 @@ class PgDumpEngine:
             watch.on_progress(Progress(done, manifest.size_bytes))
 
     def load_server(self, folder: Path, server: ConnectionInfo, *, database: str, watch: Watch) -> None:
-        """Load a copied dump into a new server: the globals, and the dumped `database` under its own name.
+        """Load a copied dump into a new scratch server: the roles, and the dumped `database` under its own name.
 
-        Raises EngineFailed and the errors that `name_failure` knows.
+        Tablespaces are left out: their folders are those of the live server. Raises EngineFailed and the errors that
+        `name_failure` knows.
         """
         if (folder / GLOBALS_FILE).exists():
             self._load_globals(folder / GLOBALS_FILE, server)
         there = database in _INITIAL_DATABASES
-        self._load(folder, server.with_database(database) if there else server, create=not there, watch=watch)
+        into = server.with_database(database) if there else server
+        self._load(folder, into, create=not there, watch=watch, options=["--no-tablespaces"])
 
     def load_database(self, folder: Path, database: ConnectionInfo, *, watch: Watch) -> None:
         """Load a copied dump into an existing, empty database; the server's roles are left alone. Raises as above."""
         self._load(folder, database, create=False, watch=watch)
 
-    def _load(self, folder: Path, into: ConnectionInfo, *, create: bool, watch: Watch) -> None:
-        words = [*(["--create"] if create else []), "--exit-on-error", "--no-password", f"--jobs={self.settings.jobs}"]
+    def _load(
+        self, folder: Path, into: ConnectionInfo, *, create: bool, watch: Watch, options: Sequence[str] = ()
+    ) -> None:
+        words = [*(["--create"] if create else []), *options, "--exit-on-error", "--no-password"]
+        words.append(f"--jobs={self.settings.jobs}")
         words += [f"--dbname={into.database}", str(folder / DUMP_FOLDER)]
         self._run("pg_restore", words, f"loading the dump of {into.database}", watch, into)
 
@@ -143,16 +150,26 @@ class PgDumpEngine:
         )
 
     def _load_globals(self, path: Path, server: ConnectionInfo) -> None:
-        # Roles that are there already (the superuser at least) are no fault: psql goes on after an error.
-        done = self.tools.run(
+        script = "".join(
+            line for line in path.read_text("utf-8").splitlines(keepends=True) if not _TABLESPACE.search(line)
+        )
+        faults: list[str] = []
+
+        def keep_errors(line: str) -> None:
+            # Roles that are there already (the superuser at least) are no fault: psql goes on after an error.
+            if "ERROR:" in line and "already exists" not in line:
+                faults.append(line)
+
+        self.tools.run(
             "psql",
-            ["--no-psqlrc", "--quiet", "--no-password", f"--file={path}"],
+            ["--no-psqlrc", "--quiet", "--no-password", "--file=-"],
             connection=server,
             timeout_seconds=self.timeout_seconds,
+            stdin=script.encode(),
+            on_stderr_line=keep_errors,
         )
-        faults = [line for line in done.stderr_tail.splitlines() if "ERROR:" in line and "already exists" not in line]
         if faults:
-            raise EngineFailed(f"loading roles and tablespaces failed: {faults[0]}")
+            raise EngineFailed(f"loading the roles failed: {faults[0]}")
 
     def _refuse_older_tools(self, server: int) -> None:
         ours = self.tools.version("pg_dump")

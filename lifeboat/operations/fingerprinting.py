@@ -8,15 +8,15 @@ from typing import Self
 
 import psycopg
 
-from lifeboat.errors import LifeboatError
-from lifeboat.postgres.connections import ConnectionInfo, connect
+from lifeboat.errors import PermanentError
+from lifeboat.postgres.connections import ConnectionInfo, SourceUnavailable, connect, single_value
 from lifeboat.settings.drills import DrillSettings
 from lifeboat.storage.manifest import Fingerprint
 from lifeboat.verification.fingerprints import take_fingerprint
 from lifeboat.verification.snapshots import GuardedSnapshot, snapshot_guard
 
 
-class FingerprintLost(LifeboatError):
+class FingerprintLost(PermanentError):
     """The fingerprint could not be taken; the backup could then never be proven, so it fails."""
 
 
@@ -48,9 +48,11 @@ class SourceFingerprint:
         with self._lock:
             if self._future is not None:
                 return
-            guard = snapshot_guard(self._connection)
-            row = self._connection.execute("SELECT pg_catalog.pg_export_snapshot()").fetchone()
-            self.snapshot = str(row[0]) if row else None
+            try:
+                guard = snapshot_guard(self._connection)
+                self.snapshot = str(single_value(self._connection, "SELECT pg_catalog.pg_export_snapshot()"))
+            except psycopg.Error as error:
+                raise self._lost(error) from error
             self._future = self._pool.submit(self._take, guard)
 
     def result(self) -> Fingerprint:
@@ -60,10 +62,15 @@ class SourceFingerprint:
         try:
             return self._future.result()
         except psycopg.Error as error:
-            raise FingerprintLost(
-                f"the fingerprint of the source could not be taken: {str(error).strip()}",
-                hint="The role needs to read every table (pg_read_all_data) and to bypass row security.",
-            ) from error
+            raise self._lost(error) from error
+
+    def _lost(self, error: psycopg.Error) -> FingerprintLost | SourceUnavailable:
+        said = f"the fingerprint of the source could not be taken: {str(error).strip()}"
+        if self._connection.broken or isinstance(error, psycopg.OperationalError):
+            return SourceUnavailable(said, hint="The server restarted or the connection was cut: run the backup again.")
+        return FingerprintLost(
+            said, hint="The role needs to read every table (pg_read_all_data) and to bypass row security."
+        )
 
     def _take(self, guard: GuardedSnapshot) -> Fingerprint:
         return take_fingerprint(

@@ -1,6 +1,7 @@
 """Which backup a differential or incremental one builds on."""
 
 from lifeboat.engines.engine import IncrementalImpossible
+from lifeboat.operations.selection import tell_fault
 from lifeboat.storage.manifest import BackupType, Manifest
 from lifeboat.storage.repository import BackupRepository, StoredBackup
 
@@ -13,7 +14,11 @@ def choose_parent(repository: BackupRepository, engine: str, kind: BackupType) -
     Suspect backups and those whose chain is broken or suspect are passed over. Raises IncrementalImpossible when none
     is left.
     """
-    backups = {stored.manifest.label: stored for stored in repository.backups() if stored.manifest.engine == engine}
+    backups = {
+        stored.manifest.label: stored
+        for stored in repository.sound_backups(tell_fault)
+        if stored.manifest.engine == engine
+    }
     wanted = {BackupType.FULL} if kind is BackupType.DIFFERENTIAL else _PHYSICAL
     sound = [
         stored.manifest

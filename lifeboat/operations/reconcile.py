@@ -4,7 +4,7 @@ The manifest decides over a run's state (DESIGN 4): a backup whose manifest is i
 became of the process; one without, whose writer is gone, is not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -34,24 +34,32 @@ def reconcile(
     """Compare catalog, storage and running processes, and repair the catalog.
 
     `flow_run_states` are Prefect's state types by flow run id, as far as Prefect knows them. Raises
-    CatalogUnavailable; a destination that is away is told in the log and left for the next run.
+    CatalogUnavailable; a destination that is away is in the report's `unread`, and
+    runs that wrote there are left for the next time.
     """
     repaired: list[tuple[UUID, str]] = []
     adopted: list[str] = []
     missing: list[str] = []
+    unread: dict[str, str] = {}
     for name in installation.settings.destinations:
         repository = installation.repository(name)
+        faults: list[LifeboatError] = []
+        stored: dict[UUID, StoredBackup] = {}
+        expired: list[StoredBackup] = []
         try:
-            stored = {item.manifest.id: item for item in repository.backups()}
+            stored = {item.manifest.id: item for item in repository.sound_backups(faults.append)}
             expired = repository.expired()
         except LifeboatError as error:
-            LOG.error("destination %s cannot be reconciled: %s", name, error)
-            continue
+            # What was not read proves nothing about the runs that wrote there.
+            unread[name] = error.message
+            faults.append(error)
+        for fault in faults:
+            LOG.error("destination %s cannot be reconciled as a whole: %s", name, fault.message)
         adopted += _adopt(installation, name, stored)
-        missing += _missing(installation, repository, stored)
+        missing += [] if faults else _missing(installation, repository, stored)
         repaired += _tell_expired(installation, name, expired)
-    repaired += _end_dead_runs(installation, flow_run_states or {}, grace)
-    return ReconcileReport(repaired, adopted, missing, _remove_scratch(installation))
+    repaired += _end_dead_runs(installation, flow_run_states or {}, grace, unread)
+    return ReconcileReport(repaired, adopted, missing, _remove_scratch(installation), unread)
 
 
 def _adopt(installation: Installation, destination: str, stored: Mapping[UUID, StoredBackup]) -> list[str]:
@@ -88,8 +96,10 @@ def _tell_expired(installation: Installation, destination: str, expired: list[St
     return told
 
 
-def _end_dead_runs(installation: Installation, states: Mapping[UUID, str], grace: timedelta) -> list[tuple[UUID, str]]:
-    rows: list[BackupRow] = installation.catalog.backups.running()
+def _end_dead_runs(
+    installation: Installation, states: Mapping[UUID, str], grace: timedelta, unread: Collection[str]
+) -> list[tuple[UUID, str]]:
+    rows: list[BackupRow] = [row for row in installation.catalog.backups.running() if row.destination not in unread]
     ended = []
     for row in rows:
         state = states.get(row.flow_run_id) if row.flow_run_id else None
@@ -99,7 +109,7 @@ def _end_dead_runs(installation: Installation, states: Mapping[UUID, str], grace
         if status is not None:
             why = f"the flow run ended as {state}" if state else "the process that took it is gone"
             installation.catalog.backups.record_ended(
-                row.id, status=status, error=f"{why}, and storage has no manifest"
+                row.id, status=status, error=f"{why}, and storage has no manifest of it that can be read"
             )
             ended.append((row.id, status))
     return ended

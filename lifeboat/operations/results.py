@@ -91,9 +91,11 @@ class ExpiryReport:
 
 @dataclass(frozen=True)
 class ReconcileReport:
-    """What reconciling changed: rows by id with what was done, folders and scratch clusters removed."""
+    """What reconciling changed: rows by id with what was done, scratch clusters removed, and
+    what could not be read, by destination."""
 
     repaired: list[tuple[UUID, str]]
     adopted: list[str]
     missing_in_storage: list[str]
     removed_scratch: list[Path]
+    unread: dict[str, str] = field(default_factory=dict)

@@ -2,13 +2,19 @@
 
 from uuid import UUID
 
-from lifeboat.errors import PermanentError
+from lifeboat.errors import LifeboatError, PermanentError
+from lifeboat.operations.installation import LOG
 from lifeboat.storage.manifest import BackupType
 from lifeboat.storage.repository import BackupRepository, StoredBackup
 
 
 class NoSuchBackup(PermanentError):
     """The destination has no such finished backup."""
+
+
+def tell_fault(error: LifeboatError) -> None:
+    """Log a backup that cannot be trusted and is passed over."""
+    LOG.error("passed over: %s", error.message)
 
 
 def find_backup(repository: BackupRepository, wanted: str) -> StoredBackup:
@@ -18,7 +24,9 @@ def find_backup(repository: BackupRepository, wanted: str) -> StoredBackup:
     """
     where = f"of cluster {repository.cluster} at {repository.destination.describe()}"
     if wanted == "latest":
-        databases = [item for item in repository.backups() if item.manifest.type is not BackupType.CONFIG]
+        databases = [
+            item for item in repository.sound_backups(tell_fault) if item.manifest.type is not BackupType.CONFIG
+        ]
         if not databases:
             raise NoSuchBackup(
                 f"there is no finished backup {where}", hint="Take one: `lifeboat backup run --type full`."
@@ -30,7 +38,7 @@ def find_backup(repository: BackupRepository, wanted: str) -> StoredBackup:
         identifier = UUID(wanted)
     except ValueError:
         identifier = None
-    for item in repository.backups() if identifier else []:
+    for item in repository.sound_backups(tell_fault) if identifier else []:
         if item.manifest.id == identifier:
             return item
     raise NoSuchBackup(f"there is no backup {wanted} {where}", hint="`lifeboat backup list` shows what is there.")

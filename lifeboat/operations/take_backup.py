@@ -29,6 +29,7 @@ from lifeboat.storage.unfinished import UnfinishedBackup
 from lifeboat.wal.coverage import wait_for_segment
 
 ProgressCall = Callable[[Progress], None]
+_LOCK_CHECK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -196,8 +197,15 @@ class _Run:
             fingerprint.fix_snapshot()
         destination = self.installation.destination(self.order.destination)
 
+        looked_at = time.monotonic()
+
         def tick() -> None:
+            nonlocal looked_at
             destination.require_free(0)
+            if time.monotonic() - looked_at >= _LOCK_CHECK_SECONDS:
+                # Without the lock another backup may have begun: there is no use in going on for hours.
+                self.lock.ensure_held()
+                looked_at = time.monotonic()
 
         watch = Watch(
             on_begun=fingerprint.fix_snapshot,

@@ -5,7 +5,7 @@ leaves: its manifest and events, so that the catalog can be rebuilt.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO
@@ -93,6 +93,16 @@ class BackupRepository:
     def backups(self) -> list[StoredBackup]:
         """All finished backups, oldest first; raises ManifestError at the first that cannot be trusted."""
         return [self.load(label) for label in self.labels()]
+
+    def sound_backups(self, on_fault: Callable[[ManifestError | ObjectMissing], None]) -> list[StoredBackup]:
+        """As `backups`, but one that cannot be trusted is told to `on_fault` and hides no other."""
+        found = []
+        for label in self.labels():
+            try:
+                found.append(self.load(label))
+            except (ManifestError, ObjectMissing) as error:
+                on_fault(error)
+        return found
 
     def expired(self) -> list[StoredBackup]:
         """What is left of expired backups."""

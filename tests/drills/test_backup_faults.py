@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from lifeboat.engines.engine import EngineFailed
+from lifeboat.operations.export_configuration import export_configuration
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.reconcile import reconcile
 from lifeboat.operations.restore_drill import DrillOrder, run_drill
@@ -24,7 +25,7 @@ from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import AuthenticationFailed, SourceUnavailable, connect
 from lifeboat.postgres.folders import give_to
-from lifeboat.postgres.lock import ClusterBusy, is_locked
+from lifeboat.postgres.lock import ClusterBusy, LockLost, is_locked
 from lifeboat.settings.catalog import CatalogSettings
 from lifeboat.storage.destination import DestinationDenied, DestinationFull
 from lifeboat.storage.labels import backup_id
@@ -273,3 +274,52 @@ def test_a_second_backup_refuses_or_waits(installation: Installation) -> None:
         assert waited.started_at >= first.result().completed_at
     labels = installation.repository().labels()
     assert len(labels) == 2
+
+
+def test_a_lost_lock_stops_the_backup_and_the_next_run_works(installation: Installation) -> None:
+    """Whoever holds no lock any more must not go on: another backup may have begun."""
+
+    def end_lock_session(process: psutil.Process) -> None:
+        del process
+        with connect(installation.source.with_database("postgres"), autocommit=True) as session:
+            session.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                " WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+            )
+
+    order = BackupOrder(BackupType.FULL)
+    killer = when_running("pg_basebackup", end_lock_session)
+    with pytest.raises(LockLost):
+        take_backup(slow(installation), order)
+    killer.join()
+    assert_no_trace(installation)
+    assert row_status(installation, order)[0] == "failed"
+    assert_next_run_works(installation)
+
+
+def test_an_archive_published_while_leftovers_are_looked_for_stays(installation: Installation) -> None:
+    """The configuration archive of a set is written beside the database backup, without the cluster's lock."""
+    repository = installation.writable_repository()
+    writing = repository.begin(BackupType.CONFIG, datetime.now(UTC) - timedelta(hours=1))
+    assert repository.remove_unfinished(writing.label) is False
+    exported = export_configuration(installation)
+    assert repository.remove_unfinished(exported.label) is False
+    assert repository.labels() == [exported.label]
+    writing.abandon()
+
+
+def test_a_published_backup_is_not_taken_back(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancel that arrives once the manifest is durable ends the run and not the backup."""
+
+    def cancelled(*args: object, **values: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(installation.catalog.backups), "record_completed", cancelled)
+    order = BackupOrder(BackupType.LOGICAL, engine="pg_dump")
+    with pytest.raises(KeyboardInterrupt):
+        take_backup(installation, order)
+    monkeypatch.undo()
+    (label,) = installation.repository().labels()
+    assert list(installation.repository().check_objects(installation.repository().manifest(label))) == []
+    assert reconcile(installation).adopted == [label]
+    assert row_status(installation, order, "pg_dump") == ("completed", None)

@@ -8,11 +8,13 @@ from uuid import uuid4
 import pytest
 from psycopg import sql
 
+from lifeboat.errors import SettingsError
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.integrity import check_backup
+from lifeboat.operations.reconcile import reconcile
 from lifeboat.operations.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.take_backup import BackupOrder, take_backup
-from lifeboat.postgres.connections import ConnectionInfo, connect
+from lifeboat.postgres.connections import ConnectionInfo, SourceUnavailable, connect
 from lifeboat.postgres.folders import give_to
 from lifeboat.settings.drills import ValidationQuery
 from lifeboat.storage.manifest import BackupType
@@ -150,6 +152,10 @@ def test_a_cluster_with_a_tablespace_is_drilled_without_touching_it(
             report = run_drill(installation, DrillOrder(backup.label))
             assert report.faults == []
             assert listing(space) == before
+        dumped = take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
+        mode = space.stat()
+        assert run_drill(installation, DrillOrder(dumped.label)).faults == []
+        assert (space.stat().st_ctime_ns, listing(space)) == (mode.st_ctime_ns, before)
     finally:
         with connect(installation.source, autocommit=True) as session:
             session.execute("DROP TABLE IF EXISTS public.elsewhere")
@@ -204,3 +210,29 @@ def test_damage_from_before_the_backup_was_stored_is_found_by_postgresqls_own_ma
     assert all("checksum differs" in fault for fault in faults)
     report = run_drill(installation, DrillOrder(damaged.label))
     assert "differs from PostgreSQL's manifest of it" in report.faults[0]
+
+
+def test_a_drill_that_cannot_be_held_condemns_nothing(installation: Installation, reachable_tmp: Path) -> None:
+    backup = take_backup(installation, BackupOrder(BackupType.FULL))
+    assert run_drill(installation, DrillOrder(backup.label)).passed
+    with pytest.raises(SettingsError, match="physical backup"):
+        run_drill(installation, DrillOrder(backup.label, target="database"))
+
+    def cut(restored: ConnectionInfo) -> None:
+        raise SourceUnavailable(f"the connection to {restored.database} was cut")
+
+    with pytest.raises(SourceUnavailable):
+        run_drill(installation, DrillOrder(backup.label, on_restored=cut))
+    assert installation.repository().load(backup.label).state.verified
+    assert list(installation.settings.scratch_dir.glob("scratch-*")) == []
+
+
+def test_one_manifest_that_cannot_be_trusted_hides_no_other_backup(installation: Installation) -> None:
+    broken = take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
+    path = Path(broken.location) / "manifest.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    full = take_backup(installation, BackupOrder(BackupType.FULL))
+    if installation.tools.major >= 17:
+        assert take_backup(installation, BackupOrder(BackupType.INCREMENTAL)).type is BackupType.INCREMENTAL
+    assert run_drill(installation, DrillOrder(full.label)).passed
+    assert reconcile(installation).unread == {}
