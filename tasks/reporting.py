@@ -86,8 +86,9 @@ def report_expiry(destination: str, report: ExpiryReport) -> None:
 def report_reconciling(report: ReconcileReport) -> None:
     """What reconciling repaired; a run that found all in order leaves no page."""
     repairs = len(report.repaired) + len(report.adopted) + len(report.removed_scratch)
-    if repairs or report.missing_in_storage:
-        title = f"{repairs} repaired, {len(report.missing_in_storage)} missing in storage"
+    if repairs or report.missing_in_storage or report.unread:
+        missing, unread = len(report.missing_in_storage), len(report.unread)
+        title = f"{repairs} repaired, {missing} missing in storage, {unread} destinations not read"
         LOG.warning("reconciling: %s", title)
         publish_markdown("reconcile", reconcile_report(report), title)
     for label in report.missing_in_storage:

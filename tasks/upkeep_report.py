@@ -45,6 +45,7 @@ def reconcile_report(report: ReconcileReport) -> str:
         *(("row repaired", f"`{identifier}`", what) for identifier, what in report.repaired),
         *(("row made from its manifest", f"`{label}`", "") for label in report.adopted),
         *(("completed, but not in storage", label, "look for it at once") for label in report.missing_in_storage),
+        *(("destination not read", name, why) for name, why in report.unread.items()),
         *(("scratch cluster removed", f"`{path}`", "") for path in report.removed_scratch),
     ]
     return f"# Reconciling\n\n{markdown_table(('what', 'where', 'detail'), rows)}"
