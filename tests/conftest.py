@@ -1,6 +1,7 @@
 """Hypothesis profiles, the marks that follow from a test's folder, the time budget of the property stage."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -18,6 +19,10 @@ FOLDERS = {"unit", "contract", "integration", "drills", "browser"}
 BUDGET_SECONDS = float(os.environ.get("PROPERTY_SECONDS", "inf"))
 _TESTS = Path(__file__).parent
 _BEGAN = time.monotonic()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has what it starts in the background ignore SIGINT, and so would every process that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: on a busy machine it would time the machine, not the code.
 settings.register_profile("dev", max_examples=300, deadline=None)

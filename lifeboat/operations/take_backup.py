@@ -106,8 +106,8 @@ def _locked(
         installation.destination(order.destination).check()
         for label in repository.unfinished_labels():
             # Whoever holds the lock is the only writer of the database's backups: what is not finished now never will
-            # be. But the set's configuration archive is written beside us, and its folder may have no holder yet.
-            if not label.endswith("C") and repository.remove_unfinished(label):
+            # be. The set's configuration archive, which is written beside us, is told apart by its hold.
+            if repository.remove_unfinished(label):
                 LOG.warning("removed the unfinished backup %s that a killed run left", label)
         run = _Run(installation, engine, repository, lock, order, identifier, on_progress)
         try:
