@@ -18,7 +18,7 @@ help:
 	@echo 'make test          all tests (ARGS="-k label" chooses)'
 	@echo 'make check         lint, format, types, layers, spelling, module length'
 	@echo 'make property      the property tests with 10,000 examples'
-	@echo 'make bench         overhead against the bare tools'
+	@echo 'make bench         overhead and checksum speed against the bare tools'
 	@echo 'make requirements  pin the requirements again (needs uv; ARGS=--upgrade for newer ones)'
 	@echo 'make clean         remove .venv and all caches'
 
@@ -50,7 +50,8 @@ lines:
 		| { ! grep . ; }
 
 bench: $(VENV)/.runtime
-	$(BIN)/python -m bench.overhead $(ARGS)
+	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.assets
 
 requirements:
 	uv pip compile --quiet $(PIN) $(ARGS) --group build -o requirements/runtime.txt pyproject.toml

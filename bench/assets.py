@@ -1,6 +1,6 @@
 """Asset verification against `openssl dgst -sha256` under `xargs -P$(nproc)`, over the same files, in one run.
 
-    python -m bench.assets [--rounds 5] [--megabytes 700] [--dir DIR] [--cold]
+    python -m bench.assets [--rounds 9] [--megabytes 2000] [--dir DIR] [--cold]
 
 xargs hands out files in portions. Its own default puts thousands into one, so that one process does nearly all; small
 portions pay for process starts. Several portions are tried, and the best one is what we are compared with. Rounds
@@ -103,8 +103,8 @@ def cpu_seconds() -> float:
 def main() -> int:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--megabytes", type=int, default=700)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--dir", type=Path, help="where the files go; nothing means the temporary folder")
     parser.add_argument("--cold", action="store_true")
     options = parser.parse_args()

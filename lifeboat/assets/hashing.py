@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import mmap
 import os
 import stat
 import threading
@@ -52,10 +53,14 @@ class _Reading:
 
 
 class FileReader:
-    """Examines files with one buffer of its own: one per thread."""
+    """Examines files with one buffer of its own: one per thread.
 
-    def __init__(self, roots: AssetRoots, throttle: Throttle) -> None:
-        self._roots, self._throttle = roots, throttle
+    Who calls holds one of `turns`; it is passed on while the reader waits for the disk.
+    """
+
+    def __init__(self, roots: AssetRoots, throttle: Throttle, turns: threading.Semaphore | None = None) -> None:
+        self._roots, self._throttle, self._turns = roots, throttle, turns
+        self._knows_cached = True
         self._buffer = bytearray(_BLOCK_BYTES)
         self._buffers = (self._buffer,)
         self._view = memoryview(self._buffer)
@@ -107,11 +112,38 @@ class FileReader:
         while count == _BLOCK_BYTES and position <= size_bytes:
             self._throttle.wait(min(size_bytes - position, _BLOCK_BYTES))
             # At a position: what cannot be sought, such as a FIFO, is refused, and nothing is taken out of it.
-            count = os.preadv(descriptor, self._buffers, position)
+            count = self._fill(descriptor, position)
             digest.update(self._view[:count])
             position += count
             self.bytes_read += count
         return position == size_bytes and digest.hexdigest() == sha256
+
+    def _fill(self, descriptor: int, position: int) -> int:
+        """Fill the buffer from that position; when less than a block comes, the file ends there."""
+        count = self._read_cached(descriptor, position)
+        # What is cached ends with a page, unless the file ends before that.
+        if count == _BLOCK_BYTES or (position + count) % mmap.PAGESIZE:
+            return count
+        if self._turns is None:
+            return count + os.preadv(descriptor, (self._view[count:],), position + count)
+        self._turns.release()
+        try:
+            return count + os.preadv(descriptor, (self._view[count:],), position + count)
+        finally:
+            self._turns.acquire()
+
+    def _read_cached(self, descriptor: int, position: int) -> int:
+        """As much as there is in memory, without waiting for the disk: preadv2(2), RWF_NOWAIT."""
+        if self._knows_cached:
+            try:
+                return os.preadv(descriptor, self._buffers, position, os.RWF_NOWAIT)
+            except BlockingIOError:
+                return 0
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._knows_cached = False
+        return 0
 
     def _look(self, record: AssetRecord) -> Finding | None:
         try:
@@ -158,14 +190,12 @@ class FileReader:
         if size_bytes > _READ_AHEAD_BYTES:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         digest = hashlib.sha256(usedforsecurity=False)
-        left = size_bytes
-        while left > 0:
-            self._throttle.wait(min(left, _BLOCK_BYTES))
-            count = os.readv(descriptor, self._buffers)
-            if count == 0:
-                break
+        position, count = 0, _BLOCK_BYTES
+        while count == _BLOCK_BYTES and position < size_bytes:
+            self._throttle.wait(min(size_bytes - position, _BLOCK_BYTES))
+            count = self._fill(descriptor, position)
             digest.update(self._view[:count])
-            left -= count
+            position += count
             self.bytes_read += count
         return digest.hexdigest()
 

@@ -57,6 +57,29 @@ def test_a_file_larger_than_the_buffer_is_read_whole(root: Path) -> None:
     assert only_finding(record, root).kind is FindingKind.CORRUPT
 
 
+@pytest.mark.parametrize("size", [4095, 4096, 8192, 262_143, 262_144, 262_145, 266_240, 524_288])
+@pytest.mark.parametrize("forgotten_from", [0, 4096, 262_144])
+def test_what_is_not_in_memory_is_read_from_the_disk(root: Path, size: int, forgotten_from: int) -> None:
+    content = os.urandom(size)
+    path = root / "cold.mp4"
+    path.write_bytes(content)
+    record = record_of("1", "cold.mp4", content)
+
+    def forget() -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), forgotten_from, 0, os.POSIX_FADV_DONTNEED)
+
+    forget()
+    assert verify_assets([record], [root]).sound
+
+    # Too long by what a read that stops at the last page in memory would not see.
+    with path.open("ab") as file:
+        file.write(b"x")
+    forget()
+    assert only_finding(record, root).actual_size_bytes == size + 1
+
+
 def test_an_empty_file_is_a_file(root: Path) -> None:
     (root / "empty.mp4").touch()
 
