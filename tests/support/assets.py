@@ -5,7 +5,11 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+from lifeboat.assets.findings import Finding
+from lifeboat.assets.integrity import verify_assets
 from lifeboat.assets.records import AssetRecord
+
+CONTENT = b"final cut" * 1000
 
 
 def write_assets(root: Path, count: int, *, size_bytes: int = 2000, seed: int = 1) -> list[AssetRecord]:
@@ -36,3 +40,19 @@ def flip_byte(path: Path, position: int = 0) -> None:
 def behind(records: Iterable[AssetRecord], position: str | None) -> list[AssetRecord]:
     """The records that a resumed check still has to read."""
     return [record for record in records if position is None or record.id > position]
+
+
+def make_root(folder: Path) -> Path:
+    """A root with one sound file in it."""
+    root = folder / "assets"
+    root.mkdir()
+    (root / "sound.mp4").write_bytes(CONTENT)
+    return root
+
+
+def only_finding(record: AssetRecord, *roots: Path) -> Finding:
+    """What the check says about that one file."""
+    report = verify_assets([record], roots, workers=1)
+    assert report.checked == 1
+    assert report.total_findings == 1
+    return report.findings[0]

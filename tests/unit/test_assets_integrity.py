@@ -13,25 +13,12 @@ from lifeboat.assets.findings import AssetProgress, AssetReport, Finding, Findin
 from lifeboat.assets.integrity import verify_assets
 from lifeboat.assets.records import AssetRecord
 from lifeboat.assets.roots import AssetRootMissing
-from tests.support.assets import flip_byte, record_of, write_assets
-
-CONTENT = b"final cut" * 1000
+from tests.support.assets import CONTENT, flip_byte, make_root, only_finding, record_of, write_assets
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A root with one sound file in it."""
-    folder = tmp_path / "assets"
-    folder.mkdir()
-    (folder / "sound.mp4").write_bytes(CONTENT)
-    return folder
-
-
-def only_finding(record: AssetRecord, *roots: Path) -> Finding:
-    report = verify_assets([record], roots, workers=1)
-    assert report.checked == 1
-    assert report.total_findings == 1
-    return report.findings[0]
+    return make_root(tmp_path)
 
 
 def test_sound_files_pass_and_are_counted(root: Path) -> None:

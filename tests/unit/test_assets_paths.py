@@ -6,29 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.assets.findings import Finding, FindingKind
+from lifeboat.assets.findings import FindingKind
 from lifeboat.assets.integrity import verify_assets
-from lifeboat.assets.records import AssetRecord
 from lifeboat.assets.roots import AssetRootMissing
-from tests.support.assets import record_of, write_assets
-
-CONTENT = b"final cut" * 1000
+from tests.support.assets import CONTENT, make_root, only_finding, record_of, write_assets
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A root with one sound file in it."""
-    folder = tmp_path / "assets"
-    folder.mkdir()
-    (folder / "sound.mp4").write_bytes(CONTENT)
-    return folder
-
-
-def only_finding(record: AssetRecord, *roots: Path) -> Finding:
-    report = verify_assets([record], roots, workers=1)
-    assert report.checked == 1
-    assert report.total_findings == 1
-    return report.findings[0]
+    return make_root(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["gone.mp4", "no/such/folder/x.mp4", "sound.mp4/x"])
