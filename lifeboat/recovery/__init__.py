@@ -1,0 +1,1 @@
+"""Getting it back: recovery targets, restore points, restore plans and where a recovery landed."""

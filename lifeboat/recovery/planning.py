@@ -1,0 +1,215 @@
+"""Which backup and which WAL lead to a recovery target, or why none does: pure, before anything is touched."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from lifeboat.errors import PermanentError
+from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span, SpanEnd, spans_on
+from lifeboat.recovery.targets import RecoveryTarget, TargetKind, time_text
+from lifeboat.recovery.timelines import TimelinePath, current_timeline, path_to
+from lifeboat.wal.names import format_lsn
+
+
+@dataclass(frozen=True)
+class WalPoint:
+    """A record in WAL that a target can be met at: a commit, or a named restore point."""
+
+    at: datetime
+    lsn: int
+    timeline: int
+    xid: int | None = None
+
+
+class WalReader(Protocol):
+    """What planning asks of the WAL itself; each answer reads few segments."""
+
+    def last_commit(self, span: Span) -> WalPoint | None:
+        """The last commit in the archived segments of a span, None when there is none."""
+        ...
+
+    def last_record_lsn(self, span: Span) -> int:
+        """Where the last record of a span begins; the backup's stop when nothing lies behind it."""
+        ...
+
+    def find_name(self, name: str, path: TimelinePath) -> WalPoint | None:
+        """The named restore point that replay on a path meets first."""
+        ...
+
+    def find_commit(self, xid: int, path: TimelinePath) -> WalPoint | None:
+        """The end, by commit or abort, of a transaction on a path."""
+        ...
+
+
+class TargetRefused(PermanentError):
+    """No backup and WAL lead to a target; `earlier` and `later` are the nearest moments that can be had."""
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, earlier: datetime | None = None, later: datetime | None = None
+    ) -> None:
+        super().__init__(message, hint=hint or nearest_text(earlier, later))
+        self.earlier, self.later = earlier, later
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """How a target is reached: the backup, the path of timelines, the archived segments, and where it must land.
+
+    `settings` are PostgreSQL's recovery settings. Replay stops between `not_before` and `not_after`, as far as that
+    is known from the archive. `at_end` says that the target is all there is: replay may end with the last segment.
+    """
+
+    target: RecoveryTarget
+    backup: BackupPoint
+    span: Span
+    settings: dict[str, str]
+    not_before: datetime
+    not_after: datetime | None
+    at_end: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def timeline(self) -> int:
+        """The timeline that replay ends on, before the restored cluster gets one of its own."""
+        return self.span.path.timeline
+
+
+def nearest_text(earlier: datetime | None, later: datetime | None) -> str:
+    """A hint that names the nearest moments that can be had."""
+    if earlier is not None and later is not None:
+        return f"The nearest moments that can be had are {time_text(earlier)} and {time_text(later)}."
+    nearest = earlier or later
+    if nearest is not None:
+        return f"The nearest moment that can be had is {time_text(nearest)}."
+    return "Nothing can be restored: take a full backup, and see `lifeboat wal status`."
+
+
+def plan_restore(
+    target: RecoveryTarget, backups: Iterable[BackupPoint], wal: ArchivedWal, reader: WalReader
+) -> RestorePlan:
+    """Plan the way to a target; raises TargetRefused and TimelineUnknown."""
+    points = list(backups)
+    known = {*wal.timelines, *(point.timeline for point in points)}
+    if target.kind is TargetKind.BACKUP:
+        return _to_backup(target, points, wal, known)
+    path = path_to(target.timeline or current_timeline(wal.histories, known), wal.histories, known)
+    spans = spans_on(path, points, wal)
+    if not spans:
+        raise TargetRefused(f"no usable backup leads to timeline {path.timeline}", hint=_unusable_text(points))
+    if target.kind is TargetKind.TIME:
+        return _to_time(target, spans, reader)
+    if target.kind is TargetKind.LATEST:
+        return _to_latest(target, spans[-1], reader)
+    return _to_position(target, spans, path, reader)
+
+
+def end_of(span: Span, reader: WalReader) -> datetime:
+    """The last moment that a span reaches: that of its last commit, or where its backup ended."""
+    last = reader.last_commit(span) if span.needs_archive else None
+    return max(last.at, span.backup.stopped_at) if last is not None else span.backup.stopped_at
+
+
+def _to_backup(target: RecoveryTarget, points: Sequence[BackupPoint], wal: ArchivedWal, known: set[int]) -> RestorePlan:
+    backup = next((point for point in points if point.label == target.backup), None)
+    if backup is None:
+        raise TargetRefused(
+            f"there is no physical backup {target.backup}", hint="`lifeboat backup list` shows what is there."
+        )
+    path = path_to(backup.timeline, wal.histories, known | {backup.timeline})
+    spans = spans_on(path, [replace(backup, unusable=None)], wal)
+    if not spans:
+        raise TargetRefused(
+            f"the archive lacks WAL that {backup.label} needs to be consistent",
+            hint="Restore an older or a newer backup; `lifeboat wal status` shows what is missing.",
+        )
+    notes = () if backup.unusable is None else (f"{backup.label} is {backup.unusable}",)
+    at = backup.stopped_at
+    return RestorePlan(target, backup, spans[0], target.settings(path.timeline), at, at, notes=notes)
+
+
+def _to_time(target: RecoveryTarget, spans: Sequence[Span], reader: WalReader) -> RestorePlan:
+    at = target.at
+    if at is None:
+        raise ValueError("a target by time has no time")
+    ended = [span for span in spans if span.backup.stopped_at <= at]
+    later = [span.backup.stopped_at for span in spans if span.backup.stopped_at > at]
+    if not ended:
+        raise TargetRefused(f"{time_text(at)} is before the first backup ended", later=min(later))
+    span = ended[-1]
+    last = reader.last_commit(span) if span.needs_archive else None
+    end = end_of(span, reader)
+    if last is not None and at == last.at and target.inclusive:
+        # PostgreSQL wants a later commit to know that it has arrived; this is the last one: aim at its record.
+        exact = RecoveryTarget(TargetKind.LSN, lsn=last.lsn, timeline=target.timeline)
+        return RestorePlan(target, span.backup, span, exact.settings(span.path.timeline), at, at, at_end=True)
+    if last is None or at >= last.at:
+        if at == span.backup.stopped_at and last is None:
+            immediate = RecoveryTarget(TargetKind.BACKUP, backup=span.backup.label)
+            return RestorePlan(target, span.backup, span, immediate.settings(span.path.timeline), at, at)
+        raise _beyond(at, span, end, min(later, default=None))
+    return RestorePlan(target, span.backup, span, target.settings(span.path.timeline), span.backup.stopped_at, at)
+
+
+def _beyond(at: datetime, span: Span, end: datetime, later: datetime | None) -> TargetRefused:
+    if span.end is SpanEnd.ARCHIVE:
+        return TargetRefused(f"{time_text(at)} is after the last commit in the archive", earlier=end, later=later)
+    why = "is missing" if span.end is SpanEnd.GAP else "is damaged"
+    return TargetRefused(
+        f"{time_text(at)} cannot be reached: the WAL segment {span.missing.name} {why}", earlier=end, later=later
+    )
+
+
+def _to_latest(target: RecoveryTarget, span: Span, reader: WalReader) -> RestorePlan:
+    last = reader.last_commit(span) if span.needs_archive else None
+    end = end_of(span, reader)
+    path, backup = span.path, span.backup
+    if span.end is SpanEnd.ARCHIVE:
+        return RestorePlan(target, backup, span, target.settings(path.timeline), end, None, at_end=True)
+    # Replay to the end would run into what is missing, and stop there with an error: aim before it.
+    notes = (f"{span.end}: {span.missing.name}; what was committed after {time_text(end)} is not in the archive",)
+    if last is None:
+        exact = RecoveryTarget(TargetKind.BACKUP, backup=backup.label)
+    else:
+        exact = RecoveryTarget(TargetKind.LSN, lsn=last.lsn)
+    return RestorePlan(target, backup, span, exact.settings(path.timeline), end, end, at_end=True, notes=notes)
+
+
+def _to_position(target: RecoveryTarget, spans: Sequence[Span], path: TimelinePath, reader: WalReader) -> RestorePlan:
+    lsn, at = target.lsn, None
+    if lsn is None:
+        found = (
+            reader.find_name(str(target.name), path)
+            if target.name is not None
+            else reader.find_commit(target.xid or 0, path)
+        )
+        if found is None:
+            raise TargetRefused(
+                f"{target} is not in the archived WAL of timeline {path.timeline}",
+                hint="`lifeboat restore points` lists what can be had; a recent one may not be archived yet.",
+            )
+        lsn, at = found.lsn, found.at
+    # A position that equals the stop is where the backup is consistent: nothing has to be replayed behind it.
+    reaching = [span for span in spans if span.backup.stop_lsn <= lsn]
+    if not reaching:
+        first = spans[0].backup
+        raise TargetRefused(
+            f"{target} is before the first backup ended, at {format_lsn(first.stop_lsn)}", later=first.stopped_at
+        )
+    span = reaching[-1]
+    if lsn > reader.last_record_lsn(span):
+        why = (
+            "is after the last record in the archive"
+            if span.end is SpanEnd.ARCHIVE
+            else (f"lies behind the WAL segment {span.missing.name}: {span.end}")
+        )
+        raise TargetRefused(f"{target} {why}", earlier=end_of(span, reader))
+    settings = target.settings(path.timeline)
+    return RestorePlan(target, span.backup, span, settings, span.backup.stopped_at, at)
+
+
+def _unusable_text(points: Sequence[BackupPoint]) -> str:
+    reasons = [f"{point.label} is {point.unusable}" for point in points if point.unusable is not None]
+    if reasons:
+        return f"Of the backups, {'; '.join(reasons[:3])}. A drill that passes clears one."
+    return "Take a full backup: `lifeboat backup run --type full`."

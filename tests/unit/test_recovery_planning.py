@@ -1,0 +1,297 @@
+"""Restore plans against a model of WAL: a path is only planned when every segment of it is there, and lands right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from lifeboat.recovery.planning import RestorePlan, TargetRefused, WalPoint, plan_restore
+from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span
+from lifeboat.recovery.targets import RecoveryTarget, TargetKind
+from lifeboat.recovery.timelines import TimelinePath, TimelineUnknown, current_timeline, path_to
+from lifeboat.wal.coverage import contiguous_ranges
+from lifeboat.wal.names import Segment, TimelineSwitch
+
+SIZE = 1 << 20
+BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
+# One commit in the middle of each segment, a minute apart: segment 7 commits at 00:07 on timeline 1, and a timeline
+# that began in segment s at minute m commits in segment s + k at minute m + k.
+Fork = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class World:
+    """A cluster's history: timeline 1 ran from minute 0; each fork left the one before at a segment, at a minute."""
+
+    forks: tuple[Fork, ...]
+    last_minute: int
+    missing: frozenset[Segment] = frozenset()
+    backups: tuple[BackupPoint, ...] = ()
+    commits: tuple[WalPoint, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = []
+        for timeline in range(1, len(self.forks) + 2):
+            first, minute = self.begin(timeline)
+            until = self.forks[timeline - 1][1] if timeline <= len(self.forks) else self.last_minute
+            found += [
+                WalPoint(
+                    BEGIN + timedelta(minutes=minute + k), (first + k) * SIZE + SIZE // 2, timeline, 700 + first + k
+                )
+                for k in range(until - minute)
+            ]
+        object.__setattr__(self, "commits", tuple(found))
+
+    def begin(self, timeline: int) -> Fork:
+        return (0, 0) if timeline == 1 else self.forks[timeline - 2]
+
+    @property
+    def histories(self) -> dict[int, tuple[TimelineSwitch, ...]]:
+        # A fork leaves at the segment's first byte: its commits are behind the switch.
+        every = [TimelineSwitch(number, segment * SIZE, "") for number, (segment, _) in enumerate(self.forks, 1)]
+        return {number + 1: tuple(every[:number]) for number in range(1, len(every) + 1)}
+
+    @property
+    def wal(self) -> ArchivedWal:
+        segments = {Segment(point.timeline, point.lsn // SIZE, SIZE) for point in self.commits} - self.missing
+        return ArchivedWal.of(contiguous_ranges(segments), (), self.histories, SIZE)
+
+    def on(self, path: TimelinePath) -> list[WalPoint]:
+        """The commits on a path, in the order of replay."""
+        return sorted(
+            (p for p in self.commits if path.segment(p.lsn // SIZE, SIZE).timeline == p.timeline), key=lambda p: p.lsn
+        )
+
+    def last_commit(self, span: Span) -> WalPoint | None:
+        numbers = range(span.first_number, span.last_number + 1)
+        found = [p for p in self.on(span.path) if p.lsn // SIZE in numbers and p.lsn >= span.backup.stop_lsn]
+        return found[-1] if found else None
+
+    def last_record_lsn(self, span: Span) -> int:
+        last = self.last_commit(span)
+        return last.lsn if last is not None else span.backup.stop_lsn
+
+    def find_name(self, name: str, path: TimelinePath) -> WalPoint | None:
+        return next((p for p in self.on(path) if name == f"p{p.xid}"), None)
+
+    def find_commit(self, xid: int, path: TimelinePath) -> WalPoint | None:
+        return next((p for p in self.on(path) if p.xid == xid), None)
+
+
+def backup(timeline: int, segment: int, minute: int, *, own_wal: bool = True) -> BackupPoint:
+    """A backup that took from the beginning to a quarter of a segment."""
+    stop = segment * SIZE + SIZE // 4
+    label = f"B{timeline}-{segment}"
+    at = BEGIN + timedelta(minutes=minute, seconds=-15)
+    return BackupPoint(label, "basebackup", timeline, segment * SIZE, stop, at, (label,), own_wal)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Up to two forks, some segments missing, some backups."""
+    first = draw(st.integers(4, 12))
+    forks: list[Fork] = []
+    if draw(st.booleans()):
+        forks.append((draw(st.integers(2, first - 1)), first))
+        if draw(st.booleans()):
+            second = first + draw(st.integers(3, 8))
+            forks.append((forks[0][0] + draw(st.integers(1, second - first - 1)), second))
+    end = (forks[-1][1] if forks else 0) + draw(st.integers(3, 10))
+    bare = World(tuple(forks), end)
+    every = sorted({Segment(p.timeline, p.lsn // SIZE, SIZE) for p in bare.commits})
+    missing = draw(st.sets(st.sampled_from(every), max_size=3))
+    places = draw(
+        st.lists(st.sampled_from(bare.commits), min_size=1, max_size=4, unique_by=lambda p: p.lsn + p.timeline)
+    )
+    own_wal = draw(st.booleans())
+    points = tuple(
+        backup(p.timeline, p.lsn // SIZE, int((p.at - BEGIN).total_seconds() // 60), own_wal=own_wal) for p in places
+    )
+    return World(tuple(forks), end, frozenset(missing), points)
+
+
+def replay(world: World, plan: RestorePlan) -> list[WalPoint]:
+    """What PostgreSQL would replay: segment by segment, the newest timeline on the path first; None may be missing."""
+    backup, path = plan.backup, plan.span.path
+    found: list[WalPoint] = []
+    for point in world.on(path):
+        if point.lsn < backup.stop_lsn:
+            continue
+        if Segment(point.timeline, point.lsn // SIZE, SIZE) in world.missing:
+            break
+        found.append(point)
+    return found
+
+
+@given(worlds(), st.integers(-2, 60 * 40), st.sampled_from([None, 1, 2, 3]))
+def test_a_planned_time_is_reached_and_a_refused_one_cannot_be(world: World, second: int, timeline: int | None) -> None:
+    assume(timeline is None or timeline <= len(world.forks) + 1)
+    at = BEGIN + timedelta(seconds=second)
+    target = RecoveryTarget(TargetKind.TIME, at=at, timeline=timeline)
+    path = path_to(
+        timeline or current_timeline(world.histories, world.wal.timelines | {b.timeline for b in world.backups}),
+        world.histories,
+        world.wal.timelines | {b.timeline for b in world.backups},
+    )
+    plan = attempt(target, world)
+    if isinstance(plan, TargetRefused):
+        assert plan.hint
+        assert plan.earlier is None or plan.earlier <= at
+        assert plan.later is None or plan.later > at
+        assert not reachable(world, path, at)
+        return
+    assert reachable(world, path, at)
+    replayed = replay(world, plan)
+    if plan.settings.get("recovery_target") == "immediate":
+        assert at == plan.backup.stopped_at
+    elif "recovery_target_lsn" in plan.settings:
+        assert replayed[-1].at == at or any(point.at == at for point in replayed)
+    else:
+        # There is a commit to stop before, and nothing between that one and the last that was taken.
+        assert any(point.at > at for point in replayed)
+        # No later backup would have been nearer.
+        assert not any(
+            other.stop_lsn > plan.backup.stop_lsn and other.stopped_at <= at and reaches(world, path, other, at)
+            for other in world.backups
+        )
+
+
+def attempt(target: RecoveryTarget, world: World) -> RestorePlan | TargetRefused:
+    try:
+        return plan_restore(target, world.backups, world.wal, world)
+    except TargetRefused as refused:
+        return refused
+
+
+def reachable(world: World, path: TimelinePath, at: datetime) -> bool:
+    """By brute force: some backup ended by then, and an unbroken run of commits leads from it to `at` or beyond."""
+    return any(other.stopped_at <= at and reaches(world, path, other, at) for other in world.backups)
+
+
+def reaches(world: World, path: TimelinePath, point: BackupPoint, at: datetime) -> bool:
+    if not path.holds(point.timeline, point.stop_lsn):
+        return False
+    first = path.segment(point.start_lsn // SIZE, SIZE)
+    if not point.own_wal and first in world.missing:
+        return False
+    commits: list[WalPoint] = []
+    for commit in world.on(path):
+        if commit.lsn < point.stop_lsn:
+            continue
+        if Segment(commit.timeline, commit.lsn // SIZE, SIZE) in world.missing:
+            break
+        commits.append(commit)
+    return at == point.stopped_at if not commits else at <= commits[-1].at
+
+
+@given(worlds())
+def test_the_latest_moment_never_runs_into_what_is_missing(world: World) -> None:
+    try:
+        plan = plan_restore(RecoveryTarget(), world.backups, world.wal, world)
+    except TargetRefused:
+        return
+    span = plan.span
+    for segment in span.segments(SIZE):
+        assert segment not in world.missing
+    if plan.settings.keys() <= {"recovery_target_timeline"}:
+        assert not world.wal.has_after(span.missing, span.path)
+    else:
+        assert plan.notes
+
+
+PLAIN = World((), 12, backups=(backup(1, 2, 2), backup(1, 6, 6)))
+
+
+def at_minute(minute: float, timeline: int | None = None) -> RecoveryTarget:
+    return RecoveryTarget(TargetKind.TIME, at=BEGIN + timedelta(minutes=minute), timeline=timeline)
+
+
+def plan(target: RecoveryTarget, world: World = PLAIN, backups: Sequence[BackupPoint] | None = None) -> RestorePlan:
+    return plan_restore(target, world.backups if backups is None else backups, world.wal, world)
+
+
+def test_the_newest_backup_before_the_moment_is_taken() -> None:
+    assert plan(at_minute(5)).backup.label == "B1-2"
+    assert plan(at_minute(6)).backup.label == "B1-6"
+    assert plan(at_minute(6)).settings["recovery_target_time"] == "2026-11-22 00:06:00.000000+00"
+
+
+def test_before_the_first_backup_and_in_the_future() -> None:
+    with pytest.raises(TargetRefused, match="is before the first backup ended") as caught:
+        plan(at_minute(1))
+    assert caught.value.later == BEGIN + timedelta(minutes=1, seconds=45)
+    with pytest.raises(TargetRefused, match="is after the last commit in the archive") as caught:
+        plan(at_minute(11.5))
+    assert caught.value.earlier == BEGIN + timedelta(minutes=11)
+
+
+def test_in_a_gap_the_moments_on_both_sides_are_named() -> None:
+    world = World((), 12, frozenset({Segment(1, 4, SIZE)}), (backup(1, 2, 2), backup(1, 8, 8)))
+    with pytest.raises(
+        TargetRefused, match=r"cannot be reached: the WAL segment 000000010000000000000004 is missing"
+    ) as caught:
+        plan(at_minute(5), world)
+    assert caught.value.earlier == BEGIN + timedelta(minutes=3)
+    assert caught.value.later == BEGIN + timedelta(minutes=7, seconds=45)
+    assert plan(at_minute(9), world).backup.label == "B1-8"
+
+
+def test_a_damaged_segment_is_told_apart_from_a_missing_one() -> None:
+    bad = Segment(1, 8, SIZE)
+    wal = ArchivedWal.of(PLAIN.wal.ranges, [bad], {}, SIZE)
+    with pytest.raises(TargetRefused, match="000000010000000000000008 is damaged"):
+        plan_restore(at_minute(9), PLAIN.backups, wal, PLAIN)
+
+
+def test_the_discarded_future_needs_its_timeline_named() -> None:
+    # At minute 8 the cluster was restored to what it was in segment 5, and went on as timeline 2.
+    world = World(((5, 8),), 14, backups=(backup(1, 2, 2),))
+    assert plan(at_minute(7.5), world).timeline == 2
+    assert plan(at_minute(6.5, timeline=1), world).timeline == 1
+    assert plan(at_minute(12), world).span.path.segment(6, SIZE).timeline == 2
+    with pytest.raises(TargetRefused, match="is after the last commit"):
+        plan(at_minute(12, timeline=1), world)
+
+
+def test_a_backup_of_the_discarded_future_leads_nowhere_else() -> None:
+    world = World(((5, 8),), 14, backups=(backup(1, 6, 6),))
+    with pytest.raises(TargetRefused, match="no usable backup leads to timeline 2"):
+        plan(at_minute(12), world)
+    assert plan(at_minute(6.5, timeline=1), world).backup.label == "B1-6"
+
+
+def test_a_timeline_without_history_is_refused() -> None:
+    with pytest.raises(TimelineUnknown, match="there is no timeline 7"):
+        plan(at_minute(5, timeline=7))
+    with pytest.raises(TimelineUnknown, match=r"no 00000004\.history"):
+        path_to(4, {}, {4})
+
+
+def test_positions_names_and_transactions() -> None:
+    lsn = 7 * SIZE + SIZE // 2
+    for target in (
+        RecoveryTarget(TargetKind.LSN, lsn=lsn),
+        RecoveryTarget(TargetKind.NAME, name="p707"),
+        RecoveryTarget(TargetKind.XID, xid=707),
+    ):
+        assert plan(target).backup.label == "B1-6"
+    with pytest.raises(TargetRefused, match="is not in the archived WAL of timeline 1"):
+        plan(RecoveryTarget(TargetKind.NAME, name="p799"))
+    with pytest.raises(TargetRefused, match="is before the first backup ended, at 0/240000"):
+        plan(RecoveryTarget(TargetKind.XID, xid=701))
+    with pytest.raises(TargetRefused, match="is after the last record in the archive"):
+        plan(RecoveryTarget(TargetKind.LSN, lsn=SIZE * 40))
+
+
+def test_a_suspect_backup_is_taken_only_when_asked_for_by_name() -> None:
+    good, bad = PLAIN.backups[0], PLAIN.backups[1]
+    suspect = BackupPoint(**{**bad.__dict__, "unusable": "suspect"})
+    assert plan(at_minute(9), backups=[good, suspect]).backup == good
+    by_name = plan(RecoveryTarget(TargetKind.BACKUP, backup=bad.label), backups=[good, suspect])
+    assert by_name.notes == ("B1-6 is suspect",)
+    with pytest.raises(TargetRefused, match="no usable backup") as caught:
+        plan(at_minute(9), backups=[suspect])
+    assert "B1-6 is suspect" in str(caught.value.hint)
