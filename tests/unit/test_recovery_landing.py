@@ -1,0 +1,108 @@
+"""Landings as PostgreSQL logs them: what is proven, and what is told as a fault."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from lifeboat.recovery.landing import Landing, StopKind, landing_faults, read_landing
+from lifeboat.recovery.planning import RestorePlan
+from lifeboat.recovery.spans import BackupPoint, Span, SpanEnd
+from lifeboat.recovery.targets import RecoveryTarget, TargetKind
+from lifeboat.recovery.timelines import path_to
+from lifeboat.wal.names import Segment
+
+LOG = """\
+2026-11-22 15:00:00.100 UTC [77] LOG:  starting point-in-time recovery to 2026-11-22 14:03:22+00
+2026-11-22 15:00:00.200 UTC [77] LOG:  restored log file "000000010000000000000005" from archive
+2026-11-22 15:00:00.300 UTC [77] LOG:  consistent recovery state reached at 0/5000120
+2026-11-22 15:00:01.000 UTC [77] LOG:  recovery stopping before commit of transaction 748, time 2026-11-22 14:03:22.5+00
+2026-11-22 15:00:01.100 UTC [77] LOG:  redo done at 0/6000A28 system usage: CPU: user: 0.01 s, system: 0.00 s
+2026-11-22 15:00:01.100 UTC [77] LOG:  last completed transaction was at log time 2026-11-22 14:03:21.75+00
+2026-11-22 15:00:01.200 UTC [77] LOG:  selected new timeline ID: 2
+2026-11-22 15:00:01.300 UTC [77] LOG:  archive recovery complete
+"""
+AT = datetime(2026, 11, 22, 14, 3, 22, tzinfo=UTC)
+STOPPED = datetime(2026, 11, 22, 13, tzinfo=UTC)
+POINT = BackupPoint("20261122-130000F", "basebackup", 1, 0x4000028, 0x4000120, STOPPED, ("20261122-130000F",))
+SPAN = Span(POINT, path_to(1, {}, {1}), 5, 9, Segment(1, 10), SpanEnd.ARCHIVE)
+
+
+def plan_to(target: RecoveryTarget, **more: object) -> RestorePlan:
+    return replace(RestorePlan(target, POINT, SPAN, target.settings(1), STOPPED, target.at), **more)  # type: ignore[arg-type]
+
+
+BY_TIME = plan_to(RecoveryTarget(TargetKind.TIME, at=AT))
+
+
+def test_what_the_log_says() -> None:
+    landing = read_landing(LOG)
+    assert landing == Landing(
+        StopKind.COMMIT,
+        last_commit_at=datetime(2026, 11, 22, 14, 3, 21, 750000, tzinfo=UTC),
+        next_commit_at=datetime(2026, 11, 22, 14, 3, 22, 500000, tzinfo=UTC),
+        next_xid=748,
+        redo_done_lsn=0x6000A28,
+        new_timeline=2,
+    )
+    assert str(landing) == (
+        "last commit 2026-11-22 14:03:21.750000 UTC; "
+        "the next one, 2026-11-22 14:03:22.500000 UTC by transaction 748, was not"
+    )
+    assert landing_faults(BY_TIME, landing) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "instead", "fault"),
+    [
+        ("14:03:21.75+00", "14:03:22.25+00", "a commit of .*22.25.* was replayed"),
+        ("14:03:22.5+00", "14:03:21.9+00", "was not replayed, which is not after"),
+        ("recovery stopping before", "recovery stopped by magic before", "replay stopped at end of WAL"),
+        ("LOG:  archive recovery complete", "FATAL:  recovery ended before configured recovery target was reached",
+         "recovery ended before configured recovery target"),
+    ],
+)  # fmt: skip
+def test_a_landing_elsewhere_is_a_fault(found: str, instead: str, fault: str) -> None:
+    faults = landing_faults(BY_TIME, read_landing(LOG.replace(found, instead)))
+    assert re.search(fault, "; ".join(faults))
+
+
+def test_just_before_a_commit_of_the_very_moment() -> None:
+    exact = LOG.replace("14:03:22.5+00", "14:03:22+00")
+    assert landing_faults(BY_TIME, read_landing(exact)) != []
+    before = plan_to(RecoveryTarget(TargetKind.TIME, at=AT, inclusive=False))
+    assert landing_faults(before, read_landing(exact)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "target", "other"),
+    [
+        ('recovery stopping at restore point "before release", time 2026-11-22 14:03:22.5+00',
+         RecoveryTarget(TargetKind.NAME, name="before release"), RecoveryTarget(TargetKind.NAME, name="release")),
+        ('recovery stopping after WAL location (LSN) "0/6000A28"',
+         RecoveryTarget(TargetKind.LSN, lsn=0x6000A28), RecoveryTarget(TargetKind.XID, xid=748)),
+        ("recovery stopping after commit of transaction 748, time 2026-11-22 14:03:22.5+00",
+         RecoveryTarget(TargetKind.XID, xid=748), RecoveryTarget(TargetKind.XID, xid=748, inclusive=False)),
+        ("recovery stopping after reaching consistency",
+         RecoveryTarget(TargetKind.BACKUP, backup=POINT.label), RecoveryTarget(TargetKind.LSN, lsn=0x6000A28)),
+    ],
+)  # fmt: skip
+def test_the_other_targets(line: str, target: RecoveryTarget, other: RecoveryTarget) -> None:
+    landing = read_landing("\n".join([line, *LOG.splitlines()[4:]]))
+    assert landing_faults(plan_to(target), landing) == []
+    assert landing_faults(plan_to(other), landing) != []
+
+
+def test_the_latest_moment_must_have_been_reached() -> None:
+    landing = read_landing("\n".join(LOG.splitlines()[4:]))
+    latest = plan_to(RecoveryTarget(), not_before=datetime(2026, 11, 22, 14, 3, 21, 750000, tzinfo=UTC), at_end=True)
+    assert landing.stop is StopKind.END_OF_WAL
+    assert landing_faults(latest, landing) == []
+    assert landing_faults(replace(latest, not_before=AT), landing) != []
+
+
+def test_a_recovery_without_any_commit() -> None:
+    landing = read_landing(LOG.replace("last completed transaction was", "nothing was"))
+    assert landing.last_commit_at is None
+    assert landing_faults(BY_TIME, landing) == []
