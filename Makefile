@@ -9,13 +9,15 @@ PYTHON = $(shell for candidate in python3.11 python3 python3.12 python3.13 pytho
 	$$candidate -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$candidate; break; }; done)
 
+JOBS := 2
+
 .PHONY: help demo test check up bench property lines clean requirements
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo          the whole loop on a real PostgreSQL: backup, changes, restore drill, verification'
 	@echo 'make up            embedded PostgreSQL, Prefect server, worker and deployments, until Ctrl-C'
-	@echo 'make test          all tests (ARGS="-k label" chooses)'
+	@echo 'make test          all tests (ARGS="-k label" chooses, JOBS=4 for more processes than 2)'
 	@echo 'make check         lint, format, types, layers, spelling, module length'
 	@echo 'make property      the property tests with 10,000 examples'
 	@echo 'make bench         overhead and checksum speed against the bare tools'
@@ -30,9 +32,10 @@ DEMO = $(shell [ "$$(id -u)" -eq 0 ] && echo /var/lib/lifeboat-demo || echo "$${
 up: $(VENV)/.runtime
 	$(BIN)/lifeboat --config $(if $(wildcard lifeboat.toml),lifeboat.toml,$(DEMO)/lifeboat.toml) up $(ARGS)
 
+# A module stays in one process: the tests of several share a server that they kill in turn.
 test: $(VENV)/.dev
 	sh tests/support/install-system.sh
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Exit code 5 says that no test was selected: there is nothing to prove yet.
 property: $(VENV)/.dev

@@ -217,12 +217,19 @@ def _wait_for_worker(services: RunningServices, worker: Supervised, client: Sync
 
 
 def _stop_worker(services: RunningServices, worker: Supervised, mark: DrainMark) -> None:
+    try:
+        _wait_for_runs(services, worker, mark)
+    finally:
+        # Whatever went wrong, a closed terminal that nothing can be said on included: flow runs are not left behind.
+        worker.stop()
+
+
+def _wait_for_runs(services: RunningServices, worker: Supervised, mark: DrainMark) -> None:
     settings = services.installation.settings.prefect
     if settings.api_url is not None:
         # Others may work for the pool, so it is not paused.
         services.say(f"waiting up to {settings.drain_seconds:.0f} s for the worker's runs; interrupt again to end them")
         worker.retire(settings.drain_seconds, services.hurry.is_set)
-        worker.stop()
         return
     try:
         with prefect_api(settings) as client:
@@ -237,7 +244,6 @@ def _stop_worker(services: RunningServices, worker: Supervised, mark: DrainMark)
     except LifeboatError as error:
         # Whatever still runs is ended with the worker; reconciling tells the catalog.
         services.say(f"running flows were not waited for: {error.message}")
-    worker.stop()
 
 
 def _introduce(services: RunningServices) -> None:

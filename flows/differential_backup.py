@@ -10,6 +10,7 @@ from lifeboat.storage.manifest import BackupType
 from tasks.back_up_database import back_up_database
 from tasks.engines import PhysicalEngine
 from tasks.staleness import skip_if_stale
+from tasks.unsupported import skip_if_unsupported
 
 
 @backup_flow("differential-backup")
@@ -18,10 +19,12 @@ def differential_backup(
 ) -> BackupTaken | State[Any]:
     """Back up what changed since the newest full backup; where that is impossible, take a full one and say why.
 
+    A server that never gives such backups (it needs PostgreSQL 17 with summarize_wal on) has scheduled runs skipped.
+
     Args:
         engine: basebackup; dumps know nothing of the kind.
         destination: A destination of lifeboat.toml; without it, the default one.
     """
-    if stale := skip_if_stale():
-        return stale
+    if skipped := skip_if_stale() or skip_if_unsupported(BackupType.DIFFERENTIAL, destination):
+        return skipped
     return back_up_database(BackupType.DIFFERENTIAL, engine, destination)

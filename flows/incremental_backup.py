@@ -10,6 +10,7 @@ from lifeboat.storage.manifest import BackupType
 from tasks.back_up_database import back_up_database
 from tasks.engines import PhysicalEngine
 from tasks.staleness import skip_if_stale
+from tasks.unsupported import skip_if_unsupported
 
 
 @backup_flow("incremental-backup")
@@ -18,10 +19,12 @@ def incremental_backup(
 ) -> BackupTaken | State[Any]:
     """Back up what changed since the newest backup; where that is impossible, take a full one and say why.
 
+    A server that never gives such backups (it needs PostgreSQL 17 with summarize_wal on) has scheduled runs skipped.
+
     Args:
         engine: basebackup; dumps know nothing of the kind.
         destination: A destination of lifeboat.toml; without it, the default one.
     """
-    if stale := skip_if_stale():
-        return stale
+    if skipped := skip_if_stale() or skip_if_unsupported(BackupType.INCREMENTAL, destination):
+        return skipped
     return back_up_database(BackupType.INCREMENTAL, engine, destination)

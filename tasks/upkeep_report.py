@@ -47,5 +47,6 @@ def reconcile_report(report: ReconcileReport) -> str:
         *(("completed, but not in storage", label, "look for it at once") for label in report.missing_in_storage),
         *(("destination not read", name, why) for name, why in report.unread.items()),
         *(("scratch cluster removed", f"`{path}`", "") for path in report.removed_scratch),
+        *(("temporary database dropped", f"`{name}`", "") for name in report.removed_databases),
     ]
     return f"# Reconciling\n\n{markdown_table(('what', 'where', 'detail'), rows)}"

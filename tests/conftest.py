@@ -41,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("property")
 
 
+@pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)  # after the order was made random
+def pytest_begin_with_the_longest(items: list[pytest.Item]) -> None:
+    """Several processes end together when the drills, which take longest, come first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.parent.name != "drills")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip the rest of the property stage once its time is spent."""
     is_long_run = settings.get_current_profile_name() == "ci"

@@ -9,9 +9,10 @@ from console.cli.options import AsJson, Destination
 from console.cli.output import mark, notice, say, say_json
 from console.cli.progress import follow
 from console.cli.session import installation_of
-from tasks.figures import duration_text, size_text
+from tasks.figures import duration_text
 
 if TYPE_CHECKING:
+    from lifeboat.engines.engine import Progress
     from lifeboat.operations.installation import Installation
     from lifeboat.operations.results import DrillReport
 
@@ -53,8 +54,8 @@ def _check(installation: "Installation", backup: str, destination: str | None, *
 
     repository = installation.repository(destination)
     manifest = find_backup(repository, backup).manifest
-    with follow(f"checking {manifest.label} ({size_text(manifest.size_bytes)})"):
-        faults = check_backup(repository, manifest)
+    with follow(f"checking {manifest.label}") as follower:
+        faults = check_backup(repository, manifest, follower.amount)
     if as_json:
         say_json({"id": manifest.id, "label": manifest.label, "sound": not faults, "faults": faults})
     elif faults:
@@ -75,7 +76,11 @@ def _drill(
 
     order = DrillOrder(backup=backup, destination=destination, target=target.value)
     with follow(f"restore drill of {backup}") as follower:
-        report = run_drill(installation, order, follower.phase)
+
+        def tell(progress: "Progress") -> None:
+            follower.amount(progress.done_bytes, progress.total_bytes)
+
+        report = run_drill(installation, order, follower.phase, tell)
     if as_json:
         say_json({"passed": report.passed, **vars(report)})
     else:

@@ -45,6 +45,7 @@ def reconcile(context: typer.Context, as_json: AsJson = False) -> None:
         say(f"{len(report.repaired)} rows corrected{_names([f'{row} {status}' for row, status in report.repaired])}")
         scratch = _names(map(str, report.removed_scratch))
         say(f"{len(report.removed_scratch)} abandoned scratch clusters removed{scratch}")
+        say(f"{len(report.removed_databases)} abandoned drill databases dropped{_names(report.removed_databases)}")
         say(f"{len(report.missing_in_storage)} backups missing in storage{_names(report.missing_in_storage)}")
     if report.missing_in_storage:
         raise typer.Exit(3)

@@ -13,10 +13,16 @@ from tasks.figures import duration_text, size_text, time_text
 
 if TYPE_CHECKING:
     from lifeboat.configuration.plan import ApplyPlan
+    from lifeboat.operations.configuration_archives import LoadedArchive
+    from lifeboat.operations.installation import Installation
 
 app = typer.Typer(no_args_is_help=True)
 
 Archive = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A label, an id, `latest`, or a configuration.tar.gz.")]
+OrLive = Annotated[
+    str, typer.Argument(metavar="[ARCHIVE|live]", help="As ARCHIVE, or `live`: the platform as it is now.")
+]
+_LIVE = "live"
 
 
 @app.command()
@@ -58,22 +64,35 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
 
 @app.command()
 def diff(
-    context: typer.Context, old: Archive, new: Archive, destination: Destination = None, as_json: AsJson = False
+    context: typer.Context, old: OrLive, new: OrLive = _LIVE, destination: Destination = None, as_json: AsJson = False
 ) -> None:
-    """Show what differs from one archive to the other."""
+    """Show what differs from one archive to the other, or to the platform as it is now.
+
+    Exit code 3 when anything does. What is live is exported to a temporary folder and not stored.
+    """
     from lifeboat.configuration.describe import describe_diff
     from lifeboat.configuration.diff import diff as compare
-    from lifeboat.operations.configuration_archives import load_archive
 
-    installation = installation_of(context)
-    before, after = (load_archive(installation, name, destination) for name in (old, new))
+    before, after = (_load(context, name, destination) for name in (old, new))
     found = compare(before.archive, after.archive)
     if as_json:
         say_json({"old": before.name, "new": after.name, "equal": found.is_empty, "lines": describe_diff(found)})
-        return
-    say(f"{before.name} → {after.name}")
-    for line in describe_diff(found):
-        say(line)
+    else:
+        say(f"{before.name} → {after.name}")
+        for line in describe_diff(found):
+            say(line)
+    if not found.is_empty:
+        raise typer.Exit(3)
+
+
+def _load(context: typer.Context, name: str, destination: str | None) -> "LoadedArchive":
+    from lifeboat.operations.configuration_archives import load_archive
+    from lifeboat.operations.live_configuration import read_live
+
+    if name != _LIVE:
+        return load_archive(installation_of(context), name, destination)
+    with follow("exporting the live configuration"):
+        return read_live(with_source(context))
 
 
 @app.command()
@@ -85,13 +104,16 @@ def apply(  # noqa: PLR0913 - a command has as many parameters as options
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="SECTION", help="Apply only this section; may be repeated.")
     ] = None,
+    no_undo: Annotated[
+        bool, typer.Option("--no-undo", help="Do not archive the present configuration first: no way back.")
+    ] = False,
     yes: Yes = None,
     destination: Destination = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring the platform's configuration back to an archive.
 
-    All of it is done, or nothing; replaced files are kept.
+    All of it is done, or nothing. The present configuration is archived first, and replaced files are kept.
     """
     from lifeboat.operations.configuration_archives import apply_configuration, load_archive, plan_configuration
 
@@ -103,9 +125,10 @@ def apply(  # noqa: PLR0913 - a command has as many parameters as options
         return
     if not plan.is_empty:
         confirm_plan(plan.sha256, yes, show=lambda: _show(plan, as_json=False), question=f"apply {loaded.name}")
-    applied = apply_configuration(installation, loaded.name, plan)
+    undo = None if no_undo or plan.is_empty else _keep_present(installation, plan)
+    applied = apply_configuration(installation, loaded.name, plan, undo=undo)
     if as_json:
-        say_json(applied)
+        say_json({**vars(applied), "undo": undo})
         return
     counts = f"{applied.inserted_count} rows inserted, {applied.updated_count} updated, {applied.removed_count} removed"
     say(f"{loaded.name}: {counts}, {applied.file_count} files changed")
@@ -113,6 +136,16 @@ def apply(  # noqa: PLR0913 - a command has as many parameters as options
         notice(f"the replaced files are kept in {applied.keep_in}")
     for step in plan.by_hand:
         notice("\n".join([f"by hand: {step.title}", *(f"    {line}" for line in step.lines)]))
+
+
+def _keep_present(installation: "Installation", plan: "ApplyPlan") -> str:
+    from lifeboat.operations.live_configuration import keep_present, way_back
+
+    with follow("archiving the present configuration"):
+        kept = keep_present(installation)
+    # Told before anything changes: whatever happens next, this is the way back.
+    notice(f"the present configuration is kept as {kept.label}; to go back: {way_back(kept.label, plan)}")
+    return kept.label
 
 
 def _show(plan: "ApplyPlan", *, as_json: bool) -> None:

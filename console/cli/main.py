@@ -51,15 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _leave(command_line.main(["lifeboat", *words]), at_once=argv is None)
     words = to_the_front(words)
     if not words or words[0] in {"--help", "-h", "help"}:
-        sys.stdout.write(help_text())
-        return 0
+        return _finish(0, help_text())
     if words == ["--version"]:
         from importlib.metadata import version
 
-        sys.stdout.write(f"lifeboat {version('lifeboat')}\n")
-        return 0
+        return _finish(0, f"lifeboat {version('lifeboat')}\n")
     try:
-        return _run(words)
+        return _finish(_run(words))
     except KeyboardInterrupt:
         return _say_interrupted()
     except Exception as error:
@@ -169,6 +167,19 @@ def _say_interrupted() -> int:
 
 def _stop(number: int, _frame: object) -> "NoReturn":
     raise SystemExit(128 + number)
+
+
+def _finish(code: int, last_words: str = "") -> int:
+    """Write out what stdout still holds; a reader that went away (`| head`) changes no exit code."""
+    try:
+        sys.stdout.write(last_words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain on stderr.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    return code
 
 
 def _leave(code: int, *, at_once: bool) -> int:

@@ -31,7 +31,7 @@ class ReaderPool:
     """Threads with a buffer each: reads and hashlib let go of the interpreter lock, so all cores work.
 
     One thread per core has its turn; those beyond work while others wait for the disk. More at once would only hand
-    the interpreter lock to and fro: a fifth of the speed, with everything cached (bench).
+    the interpreter lock back and forth: a fifth of the speed, with everything cached (bench).
     """
 
     def __init__(self, roots: AssetRoots, throttle: Throttle, workers: int, nice: int) -> None:

@@ -128,9 +128,17 @@ class BaseBackupEngine:
             return
         if parent.manifest.system_identifier != identifier:
             raise IncrementalImpossible(f"{parent.manifest.label} is a backup of another cluster")
-        row = session.execute("SELECT current_setting('summarize_wal', true)").fetchone()
-        if row is None or row[0] != "on":
-            raise IncrementalImpossible("the server has summarize_wal off")
+        if (why := lasting_obstacle(session)) is not None:
+            raise IncrementalImpossible(why)
+
+
+def lasting_obstacle(session: psycopg.Connection) -> str | None:
+    """Why this server gives no differential or incremental backup, now and tomorrow; None where it gives them."""
+    if (major := server_major(session)) < INCREMENTAL_SINCE_MAJOR:
+        return f"it needs PostgreSQL {INCREMENTAL_SINCE_MAJOR} with summarize_wal on, and the server is version {major}"
+    if single_value(session, "SELECT pg_catalog.current_setting('summarize_wal')") != "on":
+        return f"it needs PostgreSQL {INCREMENTAL_SINCE_MAJOR} with summarize_wal on, and the server has that off"
+    return None
 
 
 class _Points:

@@ -1,6 +1,7 @@
 """From the tar files of a chain back to one data directory, by us or by an administrator with stock tools."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from lifeboat import commands
@@ -27,15 +28,19 @@ def unpack_chain(  # noqa: PLR0913
 ) -> None:
     """Unpack every backup of the chain and combine them into `target`; tablespaces stay inside `pg_tblspc`."""
     total, done = sum(manifest.size_bytes for manifest in chain), 0
+
+    def tell(read_bytes: int) -> None:
+        watch.on_progress(Progress(done + read_bytes, total))
+
     folders = (
         [target] if len(chain) == 1 else [target.with_name(f"{target.name}.{number}") for number in range(len(chain))]
     )
     for folder, manifest in zip(folders, chain, strict=True):
         make_private_dir(folder, tools.user)
         for item in manifest.objects:
-            _unpack(tools, repository, manifest, item, folder, timeout_seconds, watch)
+            _unpack(tools, repository, manifest, item, folder, timeout_seconds, watch, tell)
             done += item.size_bytes
-            watch.on_progress(Progress(done, total))
+            tell(0)
         _check_files(manifest, folder, watch)
         # The map names the source's tablespace folders: the restored server would write into the live ones.
         (folder / "tablespace_map").unlink(missing_ok=True)
@@ -45,6 +50,7 @@ def unpack_chain(  # noqa: PLR0913
         run_tool(tools, "pg_combinebackup", words, doing=doing, watch=watch, timeout_seconds=timeout_seconds)
         for folder in folders:
             shutil.rmtree(folder)
+        _check_combined(chain[-1], target, watch)
 
 
 def _unpack(  # noqa: PLR0913
@@ -55,7 +61,12 @@ def _unpack(  # noqa: PLR0913
     folder: Path,
     timeout_seconds: float,
     watch: Watch,
+    on_read: Callable[[int], None],
 ) -> None:
+    def tick() -> None:
+        on_read(checked.size_bytes)
+        watch.on_tick()
+
     name = item.name.removeprefix(f"{PAYLOAD_FOLDER}/")
     where = f"{manifest.label}/{item.name}"
     with repository.open_object(manifest.label, item.name) as stream:
@@ -68,9 +79,7 @@ def _unpack(  # noqa: PLR0913
             into = folder if stem == "base" else _tablespace_folder(tools, folder, stem)
             words = ["tar", "--extract", *(["--gzip"] if name.endswith(".gz") else []), f"--directory={into}"]
             try:
-                commands.run(
-                    words, user=tools.user, stdin=checked, timeout_seconds=timeout_seconds, on_tick=watch.on_tick
-                )
+                commands.run(words, user=tools.user, stdin=checked, timeout_seconds=timeout_seconds, on_tick=tick)
             except CommandFailed as failure:
                 # A damaged archive breaks tar first: say so, and not what tar made of it.
                 checked.finish()
@@ -84,6 +93,16 @@ def _check_files(manifest: Manifest, folder: Path, watch: Watch) -> None:
         raise BackupDamaged(
             f"{manifest.label} differs from PostgreSQL's manifest of it: {'; '.join(faults[:5])}",
             hint="It was damaged before it was stored. Restore from another backup.",
+        )
+
+
+def _check_combined(manifest: Manifest, folder: Path, watch: Watch) -> None:
+    faults = watch.check_combined(folder)
+    if faults:
+        raise BackupDamaged(
+            f"{manifest.label}, combined with what it builds on, differs from the manifest of that: "
+            + "; ".join(faults[:5]),
+            hint="Look at the disks and the memory of this host, then hold the drill again.",
         )
 
 

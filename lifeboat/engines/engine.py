@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
 from lifeboat.errors import PermanentError
 from lifeboat.storage.manifest import BackupType, Manifest, RestoreStep
@@ -39,7 +40,9 @@ class Watch:
     """What a running engine calls: when the backup has begun in the server, now and then, and with its progress.
 
     What `on_tick` raises stops the tool (no space left, the lock lost). `snapshot` is an exported snapshot that a
-    logical backup has to be taken under. `check_files` names what is wrong with an unpacked base backup.
+    logical backup has to be taken under, `identifier` the id that the backup's manifest will have. `check_files`
+    names what is wrong with an unpacked base backup, and `check_combined` with what pg_combinebackup made of a chain;
+    both are called before a server starts there.
     """
 
     on_begun: Callable[[], None] = _nothing
@@ -47,20 +50,28 @@ class Watch:
     on_progress: Callable[[Progress], None] = _no_progress
     on_line: Callable[[str], None] = field(default=lambda line: None)
     snapshot: str | None = None
+    identifier: UUID | None = None
     check_files: Callable[[Path], list[str]] = field(default=lambda folder: [])
+    check_combined: Callable[[Path], list[str]] = field(default=lambda folder: [])
 
 
 @dataclass(frozen=True)
 class Parent:
-    """The backup that a differential or incremental one builds on, with PostgreSQL's own manifest of it."""
+    """The backup that a differential or incremental one builds on, with PostgreSQL's own manifest of it.
+
+    `backup_manifest` is None for engines whose tool keeps its own record of the backup.
+    """
 
     manifest: Manifest
-    backup_manifest: Path
+    backup_manifest: Path | None
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What the tool left in the folder, for the manifest."""
+    """What the tool left in the folder, for the manifest.
+
+    `label` is the one that a tool with a repository of its own gave the backup, None where it took ours.
+    """
 
     engine: str
     type: BackupType
@@ -74,6 +85,7 @@ class Taken:
     stop_lsn: str | None = None
     database: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    label: str | None = None
 
 
 class Engine(Protocol):

@@ -4,8 +4,7 @@ The payload is `dump/` and `globals.sql`. The dump reads under the snapshot that
 """
 
 import re
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ DUMP_FOLDER = "dump"
 GLOBALS_FILE = "globals.sql"
 # A new server has these already: they cannot be created from a dump.
 _INITIAL_DATABASES = {"postgres", "template1"}
+_BLOCK_BYTES = 1024 * 1024
 _TABLESPACE = re.compile(r"^(?:CREATE|ALTER) TABLESPACE |^(?:GRANT|REVOKE) .* ON TABLESPACE ")
 
 
@@ -89,12 +89,13 @@ class PgDumpEngine:
                 make_private_dir(path.parent, self.tools.user)
             with repository.open_object(manifest.label, item.name) as stream, path.open("xb") as file:
                 checked = CheckedReader(stream, item, f"{manifest.label}/{item.name}")
-                shutil.copyfileobj(checked, file, 1024 * 1024)
+                while block := checked.read(_BLOCK_BYTES):
+                    file.write(block)
+                    watch.on_progress(Progress(done + checked.size_bytes, manifest.size_bytes))
                 checked.finish()
             path.chmod(0o600)
             give_to(path, self.tools.user)
             done += item.size_bytes
-            watch.on_progress(Progress(done, manifest.size_bytes))
 
     def load_server(self, folder: Path, server: ConnectionInfo, *, database: str, watch: Watch) -> None:
         """Load a copied dump into a new scratch server: the roles, and the dumped `database` under its own name.
@@ -188,16 +189,6 @@ def _database_details(session: psycopg.Connection) -> dict[str, object]:
         " FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
     )
     return found
-
-
-def database_options(details: Mapping[str, object]) -> list[str]:
-    """The createdb options that make an empty database like the dumped one."""
-    return [
-        "--template=template0",
-        f"--encoding={details['encoding']}",
-        f"--lc-collate={details['collate']}",
-        f"--lc-ctype={details['ctype']}",
-    ]
 
 
 def _restore_steps(label: str, settings: PgDumpSettings, database: str) -> list[RestoreStep]:

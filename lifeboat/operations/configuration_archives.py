@@ -82,9 +82,10 @@ def plan_configuration(
         return plan_apply(archive, session, installation.settings.configuration, prune=prune, only=only)
 
 
-def apply_configuration(installation: Installation, name: str, plan: ApplyPlan) -> Applied:
+def apply_configuration(installation: Installation, name: str, plan: ApplyPlan, *, undo: str | None) -> Applied:
     """Do what the plan says, or nothing. Replaced files are kept below the state folder.
 
+    `undo` is the label of the archive of the time before, None where nobody wants one; the audit log names it.
     Raises LiveChanged, ApplyFailed, TablesBusy, ConfigurationError.
     """
     kept = installation.settings.state_dir / "replaced" / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
@@ -97,7 +98,7 @@ def apply_configuration(installation: Installation, name: str, plan: ApplyPlan) 
             action="apply-configuration",
             object=f"configuration {name}",
             before=None,
-            after={**vars(applied), "plan": plan.sha256, "pruned": plan.prune},
+            after={**vars(applied), "plan": plan.sha256, "pruned": plan.prune, "undo": undo},
         )
     return applied
 

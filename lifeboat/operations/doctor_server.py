@@ -136,14 +136,15 @@ def _summaries(installation: Installation, facts: SourceFacts) -> Iterator[Check
     if BackupType.INCREMENTAL not in installation.basebackup.types(facts.major):
         yield skipped(
             "incremental backups",
-            f"PostgreSQL {facts.major} has none ({_SUMMARIES_SINCE} does): each backup of this server is a full one",
+            f"PostgreSQL {facts.major} has none ({_SUMMARIES_SINCE} does): scheduled ones are skipped, "
+            "others become full ones",
         )
     elif facts.is_on("summarize_wal"):
         yield ok("incremental backups", "summarize_wal is on")
     else:
         yield warning(
             "incremental backups",
-            "summarize_wal is off: every differential or incremental backup becomes a full one",
+            "summarize_wal is off: scheduled differential and incremental backups are skipped, others become full ones",
             f"ALTER SYSTEM SET summarize_wal = on;\n{_RELOAD}",
         )
 

@@ -12,7 +12,7 @@ from lifeboat.operations.installation import Installation
 from lifeboat.storage.manifest import BackupType
 
 _NEEDED = (
-    *("pg_basebackup", "pg_dump", "pg_dumpall", "pg_restore", "psql", "createdb"),
+    *("pg_basebackup", "pg_dump", "pg_dumpall", "pg_restore", "psql"),
     *("initdb", "pg_controldata", "pg_ctl", "pg_waldump", "postgres"),
 )
 _DEBIAN_ROOT = Path("/usr/lib/postgresql")

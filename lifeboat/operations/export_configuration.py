@@ -4,10 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 from uuid import UUID, uuid4
+
+import psycopg
 
 from lifeboat.catalog.errors import CatalogError
 from lifeboat.configuration.archive import WrittenArchive, write_archive
+from lifeboat.configuration.content import Archive
 from lifeboat.configuration.export import export_configuration as collect_configuration
 from lifeboat.configuration.restore_steps import restore_steps
 from lifeboat.operations.installation import LOG, Installation
@@ -68,17 +72,22 @@ def export_configuration(
     return BackupTaken.of(manifest, repository, sha256)
 
 
+def collect_archive(installation: Installation, session: psycopg.Connection[Any]) -> Archive:
+    """The platform's configuration as it is now, by the settings; raises ConfigurationError."""
+    return collect_configuration(
+        session,
+        installation.settings.configuration,
+        lifeboat_version=version("lifeboat"),
+        lifeboat_toml=installation.settings_file,
+        extra=_own_sections(installation),
+    )
+
+
 def _export(
     installation: Installation, backup: UnfinishedBackup, identifier: UUID, set_id: UUID, flow_run_id: UUID | None
 ) -> Manifest:
     with connect(installation.source, application_name=f"lifeboat {backup.label}", autocommit=True) as session:
-        archive = collect_configuration(
-            session,
-            installation.settings.configuration,
-            lifeboat_version=version("lifeboat"),
-            lifeboat_toml=installation.settings_file,
-            extra=_own_sections(installation),
-        )
+        archive = collect_archive(installation, session)
         pg_version, system = server_version(session), system_identifier(session)
         database = str(single_value(session, "SELECT current_database()"))
     for finding in archive.index.findings:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +14,7 @@ from lifeboat.storage.manifest import Manifest
 from lifeboat.storage.repository import BackupRepository
 from lifeboat.verification.following import ArchiveFollower
 from lifeboat.verification.integrity import check_tar
+from lifeboat.verification.tar_stream import Readable
 
 
 @contextmanager
@@ -39,21 +41,45 @@ def payload_check(settings: Settings, directory: Path, engine: str) -> Iterator[
         yield finish
 
 
-def check_backup(repository: BackupRepository, manifest: Manifest) -> list[str]:
-    """Read a stored backup and its chain and name all that is not as its manifests say, Lifeboat's and PostgreSQL's."""
+def check_backup(
+    repository: BackupRepository, manifest: Manifest, on_amount: Callable[[int, int], None] | None = None
+) -> list[str]:
+    """Read a stored backup and its chain and name all that is not as its manifests say, Lifeboat's and PostgreSQL's.
+
+    `on_amount` is told how many bytes of how many were read; base backups are read once for each of the two manifests.
+    """
     faults: list[str] = []
     try:
         chain = repository.chain(manifest.label)
     except LifeboatError as error:
         return [error.message]
+    total, done = sum(link.size_bytes * (2 if link.engine == "basebackup" else 1) for link in chain), 0
+
+    def count(read_bytes: int) -> None:
+        nonlocal done
+        done += read_bytes
+        if on_amount is not None:
+            on_amount(done, total)
+
     for link in chain:
-        found = list(repository.check_objects(link))
+        found = list(repository.check_objects(link, count))
         # What differs from our manifest needs no second opinion; what does not may have been damaged before.
-        faults += found or _postgres_faults(repository, link)
+        faults += found or _postgres_faults(repository, link, count)
     return faults
 
 
-def _postgres_faults(repository: BackupRepository, manifest: Manifest) -> list[str]:
+@dataclass(frozen=True)
+class _Counted:
+    stream: Readable
+    on_bytes: Callable[[int], None]
+
+    def read(self, size: int = -1, /) -> bytes:
+        block = self.stream.read(size)
+        self.on_bytes(len(block))
+        return block
+
+
+def _postgres_faults(repository: BackupRepository, manifest: Manifest, on_bytes: Callable[[int], None]) -> list[str]:
     if manifest.engine != "basebackup":
         return []
     with ExitStack() as stack, TemporaryDirectory(prefix="lifeboat-check-") as folder:
@@ -61,8 +87,8 @@ def _postgres_faults(repository: BackupRepository, manifest: Manifest) -> list[s
         with repository.open_object(manifest.label, PG_MANIFEST) as stream:
             path.write_bytes(stream.read())
         archives = {
-            item.name.removeprefix(f"{PAYLOAD_FOLDER}/"): stack.enter_context(
-                repository.open_object(manifest.label, item.name)
+            item.name.removeprefix(f"{PAYLOAD_FOLDER}/"): _Counted(
+                stack.enter_context(repository.open_object(manifest.label, item.name)), on_bytes
             )
             for item in manifest.objects
             if item.name != PG_MANIFEST

@@ -33,7 +33,7 @@ def prove(
     phase: Callable[[str], AbstractContextManager[None]],
 ) -> Proof:
     """Compare the fingerprint, run the validation queries, read every table, check the structure."""
-    proof, drills = Proof(), installation.settings.drills
+    proof, drills = Proof(notes=[*restored.notes]), installation.settings.drills
     if manifest.fingerprint is None:
         proof.faults.append(f"{manifest.label} has no fingerprint, so nothing can be compared")
     else:

@@ -13,6 +13,7 @@ from lifeboat.catalog.values import BackupRow
 from lifeboat.errors import LifeboatError
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.results import ReconcileReport
+from lifeboat.operations.scratch_restores import sweep_drill_databases
 from lifeboat.postgres.lock import is_locked
 from lifeboat.postgres.scratch import remove_abandoned
 from lifeboat.storage.repository import BackupRepository, StoredBackup
@@ -59,7 +60,8 @@ def reconcile(
         missing += [] if faults else _missing(installation, repository, stored)
         repaired += _tell_expired(installation, name, expired)
     repaired += _end_dead_runs(installation, flow_run_states or {}, grace, unread)
-    return ReconcileReport(repaired, adopted, missing, _remove_scratch(installation), unread)
+    scratch, databases = _remove_scratch(installation), _remove_databases(installation)
+    return ReconcileReport(repaired, adopted, missing, scratch, unread, databases)
 
 
 def _adopt(installation: Installation, destination: str, stored: Mapping[UUID, StoredBackup]) -> list[str]:
@@ -126,3 +128,12 @@ def _remove_scratch(installation: Installation) -> list[Path]:
     for path in removed:
         LOG.warning("removed the scratch cluster %s that a killed drill left", path)
     return removed
+
+
+def _remove_databases(installation: Installation) -> list[str]:
+    try:
+        return sweep_drill_databases(installation)
+    except LifeboatError as error:
+        # The catalog can be made true without the source where it has a server of its own.
+        LOG.warning("temporary databases of killed drills could not be looked for: %s", error.message)
+        return []

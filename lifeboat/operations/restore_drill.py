@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID, uuid4
 
-from lifeboat.engines.engine import EngineFailed
+from lifeboat.engines.engine import EngineFailed, Progress
 from lifeboat.errors import PermanentError, SettingsError
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.leases import lease
@@ -68,6 +68,7 @@ class Phases:
     """How long each phase took, in seconds, in order."""
 
     on_progress: Callable[[str], None] | None
+    on_amount: Callable[[Progress], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -82,11 +83,21 @@ class Phases:
         finally:
             self.seconds[name] = round(time.monotonic() - began, 3)
 
+    def amount(self, progress: Progress) -> None:
+        """Tell how far the present phase is, where that is known."""
+        if self.on_amount is not None:
+            self.on_amount(progress)
+
 
 def run_drill(
-    installation: Installation, order: DrillOrder, on_progress: Callable[[str], None] | None = None
+    installation: Installation,
+    order: DrillOrder,
+    on_progress: Callable[[str], None] | None = None,
+    on_amount: Callable[[Progress], None] | None = None,
 ) -> DrillReport:
     """Restore, compare, record; the report says whether it passed. The scratch is gone when this returns.
+
+    `on_progress` is told each phase when it begins, `on_amount` how many bytes of its files are back.
 
     A backup that cannot be restored fails the drill, it does not raise. Raises only when the drill itself could not
     be held: no such backup, no room, no access to the destination.
@@ -100,7 +111,7 @@ def run_drill(
         raise SettingsError(
             f"{manifest.label} is a physical backup: it restores a whole cluster", hint="Use the target `scratch`."
         )
-    started_at, phases, proof = datetime.now(UTC), Phases(on_progress), Proof()
+    started_at, phases, proof = datetime.now(UTC), Phases(on_progress, on_amount), Proof()
     with lease(installation, repository, manifest.details.get("chain", [manifest.label])):
         _require_room(installation, manifest)
         try:

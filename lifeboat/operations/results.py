@@ -91,7 +91,7 @@ class ExpiryReport:
 
 @dataclass(frozen=True)
 class ReconcileReport:
-    """What reconciling changed: rows by id with what was done, scratch clusters removed, and
+    """What reconciling changed: rows by id with what was done, scratch clusters and temporary databases removed, and
     what could not be read, by destination."""
 
     repaired: list[tuple[UUID, str]]
@@ -99,3 +99,4 @@ class ReconcileReport:
     missing_in_storage: list[str]
     removed_scratch: list[Path]
     unread: dict[str, str] = field(default_factory=dict)
+    removed_databases: list[str] = field(default_factory=list)

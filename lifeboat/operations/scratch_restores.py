@@ -1,30 +1,40 @@
 """Backups brought back to where they disturb nobody: an isolated scratch cluster, or a temporary database."""
 
-import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from psycopg import sql
-
-from lifeboat.engines.engine import Watch
-from lifeboat.engines.pg_dump import database_options
+from lifeboat.engines.engine import Progress, Watch
 from lifeboat.errors import PermanentError
-from lifeboat.operations.installation import Installation
+from lifeboat.operations.installation import LOG, Installation
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import ConnectionInfo, connect
+from lifeboat.postgres.drill_databases import drill_database, remove_abandoned_databases
 from lifeboat.postgres.isolation import isolate
 from lifeboat.postgres.scratch import scratch_cluster
 from lifeboat.storage.manifest import Manifest
 from lifeboat.storage.repository import BackupRepository
 from lifeboat.verification.integrity import check_directory
 from lifeboat.verification.touched import touched_relations
+from lifeboat.verification.verifybackup import verify_directory
 
-Phase = Callable[[str], AbstractContextManager[None]]
 _PROMOTION_POLL_SECONDS = 0.2
 _BY_SERVER_ONLY = {"allow_in_place_tablespaces": True}
+
+
+class Phase(Protocol):
+    """Times the parts of a drill and tells of them."""
+
+    def __call__(self, name: str) -> AbstractContextManager[None]:
+        """One part, while the context lasts."""
+        ...
+
+    def amount(self, progress: Progress) -> None:
+        """How far the present part is."""
+        ...
 
 
 class RecoveryStuck(PermanentError):
@@ -36,12 +46,13 @@ class Restored:
     """A restored database; `cluster` is its server where it is ours.
 
     `touched` is what WAL says was written between the fingerprint's snapshot and the recovery's stop; None for dumps,
-    which are taken under that very snapshot.
+    which are taken under that very snapshot. `notes` say which check of the files could not be made.
     """
 
     connection: ConnectionInfo
     cluster: Cluster | None
     touched: frozenset[tuple[int, int]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -49,12 +60,15 @@ def restore_physical(
     installation: Installation, repository: BackupRepository, manifest: Manifest, phase: Phase
 ) -> Iterator[Restored]:
     """A physical backup in a scratch cluster, recovered to the moment where the backup ended and opened."""
-    engine, tools = installation.basebackup, installation.tools
+    engine, tools, checks = installation.basebackup, installation.tools, _FileChecks(installation)
     with scratch_cluster(tools, installation.settings.scratch_dir) as scratch:
         with phase("read chain"):
             chain = repository.chain(manifest.label)
         with phase("restore files"):
-            engine.restore_files(repository, chain, scratch.data_dir, Watch(check_files=_differences))
+            watch = Watch(
+                on_progress=phase.amount, check_files=checks.check_unpacked, check_combined=checks.check_by_server
+            )
+            engine.restore_files(repository, chain, scratch.data_dir, watch)
         with phase("read WAL"):
             touched = _touched(installation, manifest, scratch.data_dir)
         with phase("recover"):
@@ -74,7 +88,7 @@ def restore_physical(
             database = manifest.database or "postgres"
             connection = ConnectionInfo.parse(isolated.cluster.dsn(database, str(manifest.details["superuser"])))
             _wait_for_promotion(connection, installation.settings.drills.timeout_seconds)
-        yield Restored(connection, isolated.cluster, touched)
+        yield Restored(connection, isolated.cluster, touched, tuple(checks.notes))
 
 
 @contextmanager
@@ -91,7 +105,8 @@ def restore_dump_to_scratch(
             cluster.start()
             server = ConnectionInfo.parse(cluster.dsn())
         with phase("restore files"):
-            engine.restore_files(repository, [manifest], scratch.directory / "backup", Watch())
+            watch = Watch(on_progress=phase.amount)
+            engine.restore_files(repository, [manifest], scratch.directory / "backup", watch)
         with phase("load"):
             engine.load_server(scratch.directory / "backup", server, database=database, watch=Watch())
         yield Restored(server.with_database(database), cluster)
@@ -103,27 +118,53 @@ def restore_dump_beside(
 ) -> Iterator[Restored]:
     """A dump in a temporary database of the source's own server; roles and tablespaces are those of the server."""
     engine, tools = installation.pg_dump, installation.tools
-    server = installation.source.with_database("postgres")
-    name = f"lifeboat_drill_{secrets.token_hex(4)}"
-    with scratch_cluster(tools, installation.settings.scratch_dir) as scratch:
+    sweep_drill_databases(installation)
+    with scratch_cluster(tools, installation.settings.scratch_dir) as scratch, ExitStack() as stack:
         with phase("restore files"):
-            engine.restore_files(repository, [manifest], scratch.directory / "backup", Watch())
-        try:
-            with phase("load"):
-                tools.run(
-                    "createdb",
-                    [*database_options(manifest.details), "--no-password", name],
-                    connection=server,
-                    timeout_seconds=300,
-                )
-                engine.load_database(scratch.directory / "backup", server.with_database(name), watch=Watch())
-            yield Restored(server.with_database(name), None)
-        finally:
-            _drop_database(server, name)
+            watch = Watch(on_progress=phase.amount)
+            engine.restore_files(repository, [manifest], scratch.directory / "backup", watch)
+        with phase("create database"):
+            database = stack.enter_context(drill_database(installation.source, manifest.details))
+        with phase("load"):
+            engine.load_database(scratch.directory / "backup", database, watch=Watch())
+        yield Restored(database, None)
 
 
-def _differences(folder: Path) -> list[str]:
-    return [str(problem) for problem in check_directory(folder, folder / "backup_manifest").problems]
+def sweep_drill_databases(installation: Installation) -> list[str]:
+    """Drop the temporary databases that killed drills left on the source's server; returns their names.
+
+    Raises what connections to the source raise.
+    """
+    found = remove_abandoned_databases(installation.source)
+    for name in found.removed:
+        LOG.warning("dropped the temporary database %s that a killed drill left", name)
+    for name, why in found.left.items():
+        LOG.warning("the temporary database %s of a killed drill stays for now: %s", name, why)
+    return found.removed
+
+
+@dataclass
+class _FileChecks:
+    """Checks unpacked base backups against PostgreSQL's manifest of them: by our code, and by PostgreSQL's own."""
+
+    installation: Installation
+    notes: list[str] = field(default_factory=list)
+
+    def check_unpacked(self, folder: Path) -> list[str]:
+        ours = [str(problem) for problem in check_directory(folder, folder / "backup_manifest").problems]
+        return [*ours, *self.check_by_server(folder)]
+
+    def check_by_server(self, folder: Path) -> list[str]:
+        drills = self.installation.settings.drills
+        if not drills.verifybackup:
+            return []
+        result = verify_directory(self.installation.tools, folder, timeout_seconds=drills.timeout_seconds)
+        note = f"pg_verifybackup could not run: {result.reason}"
+        if result.reason is not None and note not in self.notes:
+            self.notes.append(note)
+        elif result.reason is None and not result.problems:
+            LOG.info("pg_verifybackup: %s is as its manifest says", folder.name)
+        return [f"pg_verifybackup: {problem}" for problem in result.problems]
 
 
 def _touched(installation: Installation, manifest: Manifest, data_dir: Path) -> frozenset[tuple[int, int]]:
@@ -139,11 +180,6 @@ def _touched(installation: Installation, manifest: Manifest, data_dir: Path) -> 
         timeout_seconds=installation.settings.drills.timeout_seconds,
     )
     return frozenset(found)
-
-
-def _drop_database(server: ConnectionInfo, name: str) -> None:
-    with connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _wait_for_promotion(connection: ConnectionInfo, timeout_seconds: float) -> None:

@@ -102,7 +102,7 @@ def cluster_lock(
         autocommit=True,
     )
     try:
-        _refuse_pooler(connection)
+        refuse_pooler(connection)
         waited = _acquire(connection, cluster, wait_seconds, on_wait)
         yield ClusterLock(connection, cluster, waited)
     finally:
@@ -143,7 +143,8 @@ def _acquire(
         time.sleep(pause if wait_seconds is None else min(pause, max(0.01, wait_seconds - waited)))
 
 
-def _refuse_pooler(connection: psycopg.Connection[Any]) -> None:
+def refuse_pooler(connection: psycopg.Connection[Any]) -> None:
+    """Raise PooledConnection unless the connection is a server session of its own."""
     # A pooler invents the process id of the start-up handshake; a server names the process that answers.
     row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     if row is None or row[0] != connection.info.backend_pid:

@@ -6,23 +6,21 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-
-import psutil
 
 from lifeboat.errors import PermanentError
 from lifeboat.postgres import postmaster
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.folders import check_reachable, make_private_dir, socket_dir_for
+from lifeboat.postgres.owners import owner_lives, owner_record
 
 _PREFIX = "scratch-"
 _OWNER_SUFFIX = ".owner"
 _PARENT_LOCK_NAME = ".scratch.lock"
-_BIRTH_TOLERANCE_SECONDS = 1.0
 
 
 class ScratchNotRemoved(PermanentError):
@@ -107,25 +105,18 @@ def _parent_lock(parent_dir: Path) -> Iterator[None]:
 def _create(parent_dir: Path, tools: PgTools, purpose: str) -> tuple[Path, int]:
     now = datetime.now(UTC)
     directory = parent_dir / f"{_PREFIX}{purpose}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    owner = {"pid": os.getpid(), "started_at": _birth(os.getpid()), "host": os.uname().nodename}
     with _parent_lock(parent_dir):
         # The owner file lies beside the folder: it comes first and goes last, so no folder is without one.
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         claim = os.open(_owner_path(directory), flags, 0o600)
         fcntl.flock(claim, fcntl.LOCK_EX)
-        os.write(claim, json.dumps({**owner, "created_at": now.isoformat(), "purpose": purpose}).encode())
+        os.write(claim, json.dumps({**owner_record(), "created_at": now.isoformat(), "purpose": purpose}).encode())
         make_private_dir(directory, tools.user)
     return directory, claim
 
 
 def _owner_path(directory: Path) -> Path:
     return directory.with_name(directory.name + _OWNER_SUFFIX)
-
-
-def _birth(pid: int) -> float | None:
-    with suppress(psutil.Error):
-        return psutil.Process(pid).create_time()
-    return None
 
 
 def _claim_abandoned(owner_path: Path) -> int | None:
@@ -147,13 +138,9 @@ def _claim_abandoned(owner_path: Path) -> int | None:
 
 def _owner_lives(record: bytes) -> bool:
     try:
-        owner = json.loads(record)
-        if owner["host"] != os.uname().nodename:
-            return True
-        recorded, birth = float(owner["started_at"]), _birth(int(owner["pid"]))
-    except (ValueError, KeyError, TypeError):
+        return owner_lives(json.loads(record)) is not False
+    except ValueError:
         return False  # killed before it could write its name
-    return birth is not None and abs(birth - recorded) <= _BIRTH_TOLERANCE_SECONDS
 
 
 def _remove(directory: Path) -> None:

@@ -71,6 +71,9 @@ class DrillSettings(Section):
     validation_timeout_seconds: float = Field(300, gt=0, description="The longest that one validation query may run.")
     full_read: bool = Field(True, description="Read every table of the restored database once, TOAST included.")
     amcheck: bool = Field(True, description="Run pg_amcheck where the extension amcheck can be installed.")
+    verifybackup: bool = Field(
+        True, description="Check restored base backups with pg_verifybackup too, where the server has one that works."
+    )
     timeout_seconds: float = Field(4 * 3600, gt=0, description="The longest that one tool of a drill may run.")
 
     @model_validator(mode="after")

@@ -20,6 +20,11 @@ class CheckedReader:
         self._stream, self._item, self._where = stream, item, where
         self._digest, self._size = hashlib.sha256(), 0
 
+    @property
+    def size_bytes(self) -> int:
+        """How much was read so far."""
+        return self._size
+
     def read(self, size: int = -1) -> bytes:
         """Read and hash the next bytes."""
         block = self._stream.read(size)

@@ -23,7 +23,7 @@ from lifeboat.storage.manifest import (
     encode_manifest,
 )
 from lifeboat.storage.signing import Signer, TrustedKeys
-from lifeboat.storage.unfinished import UnfinishedBackup, hold_left_behind, stage_backup
+from lifeboat.storage.unfinished import UnfinishedBackup, hold_left_behind, stage_backup, stage_label
 
 EXPIRED_NAME = "expired.json"
 EVENTS_FOLDER = "events"
@@ -55,6 +55,10 @@ class BackupRepository:
     def begin(self, kind: BackupType, started_at: datetime, parent_label: str | None = None) -> UnfinishedBackup:
         """Reserve the next free label and its staged folder; the clock's second is moved on where it is taken."""
         return stage_backup(self.destination, self.cluster, kind, started_at, parent_label)
+
+    def begin_label(self, label: str, started_at: datetime) -> UnfinishedBackup:
+        """Stage the folder of a backup whose label a tool has given; raises FileExistsError when it is taken."""
+        return stage_label(self.destination, self.cluster, label, started_at)
 
     def publish(self, backup: UnfinishedBackup, manifest: Manifest) -> str:
         """Make the backup a finished one and return the manifest's SHA-256: signature, then manifest, all durable."""
@@ -119,12 +123,15 @@ class BackupRepository:
         """A stream over one payload object."""
         return self.destination.open(self.key(label, name))
 
-    def check_objects(self, manifest: Manifest) -> Iterator[str]:
-        """Read every payload object and yield a sentence for each that is missing, short or changed."""
+    def check_objects(self, manifest: Manifest, on_bytes: Callable[[int], None] | None = None) -> Iterator[str]:
+        """Read every payload object and yield a sentence for each that is missing, short or changed.
+
+        `on_bytes` is told how many bytes more were read.
+        """
         for item in manifest.objects:
             try:
                 with self.open_object(manifest.label, item.name) as stream:
-                    size, digest = hash_stream(stream)
+                    size, digest = hash_stream(stream, on_bytes)
             except ObjectMissing:
                 yield f"{manifest.label}/{item.name} is missing"
                 continue
@@ -196,10 +203,12 @@ class BackupRepository:
         return data
 
 
-def hash_stream(stream: BinaryIO) -> tuple[int, str]:
-    """Size in bytes and SHA-256 of a stream, in bounded memory."""
+def hash_stream(stream: BinaryIO, on_bytes: Callable[[int], None] | None = None) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of a stream, in bounded memory; `on_bytes` is told of each block."""
     digest, size = hashlib.sha256(), 0
     while block := stream.read(_BLOCK_BYTES):
         digest.update(block)
         size += len(block)
+        if on_bytes is not None:
+            on_bytes(len(block))
     return size, digest.hexdigest()

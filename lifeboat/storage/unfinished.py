@@ -70,13 +70,18 @@ def stage_backup(
     """Reserve a label, moving on by whole seconds while it is taken; raises FileExistsError after two minutes."""
     for attempt in range(_LABEL_ATTEMPTS):
         label = make_label(kind, started_at + timedelta(seconds=attempt), parent_label)
-        prefix = f"{cluster}/{label}"
         try:
-            directory = destination.stage(prefix)
+            return stage_label(destination, cluster, label, started_at)
         except FileExistsError:
             continue
-        return UnfinishedBackup(destination, prefix, label, started_at, directory, _hold=_take_hold(directory))
     raise FileExistsError(f"no free label from {started_at:%Y%m%d-%H%M%S} on at {destination.describe()}")
+
+
+def stage_label(destination: Destination, cluster: str, label: str, started_at: datetime) -> UnfinishedBackup:
+    """Take a label that somebody else has chosen; raises FileExistsError when it is taken."""
+    prefix = f"{cluster}/{label}"
+    directory = destination.stage(prefix)
+    return UnfinishedBackup(destination, prefix, label, started_at, directory, _hold=_take_hold(directory))
 
 
 @contextmanager

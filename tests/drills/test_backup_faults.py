@@ -127,6 +127,7 @@ def test_a_killed_pg_dump(installation: Installation) -> None:
     assert row_status(installation, order, "pg_dump")[0] == "failed"
 
 
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")  # so is pytest-xdist's
 def test_a_killed_process_of_ours(installation: Installation, tmp_path: Path) -> None:
     """The row says running until reconciling finds the truth; the half-written folder goes with the next backup."""
     order = BackupOrder(BackupType.FULL)
@@ -215,8 +216,9 @@ def test_space_that_runs_out_below_the_minimum_stops_the_backup(installation: In
     assert_no_trace(installation)
 
 
-def test_a_wrong_password(installation: Installation, platform_home: Path, pg_tools: PgTools) -> None:
-    port = "5432"
+@contextmanager
+def password_wanted(installation: Installation) -> Iterator[None]:
+    """The role `keyed`, which the server lets in with the password `right` only."""
     with connect(installation.source, autocommit=True) as session:
         session.execute("DROP ROLE IF EXISTS keyed")
         session.execute("CREATE ROLE keyed LOGIN SUPERUSER PASSWORD 'right'")
@@ -226,17 +228,54 @@ def test_a_wrong_password(installation: Installation, platform_home: Path, pg_to
         Path(hba[0]).write_text("local all keyed scram-sha-256\nlocal replication keyed scram-sha-256\n" + original)
         session.execute("SELECT pg_reload_conf()")
     try:
-        dsn = f"host={installation.source.host} port={port} dbname=studio user=keyed password=hunter2-secret"
-        platform = {"cluster": "studio", "dsn": dsn, "bin_dir": pg_tools.bin_dir}
-        wrong = make_installation(platform_home, pg_tools, platform=platform)
-        time.sleep(0.5)
-        with pytest.raises(AuthenticationFailed) as caught:
-            take_backup(wrong, BackupOrder(BackupType.FULL))
-        assert "hunter2-secret" not in str(caught.value)
+        # The reload is asynchronous: until it is done the server asks for no password.
+        _wait_until(lambda: _refused(with_password(installation, "nobody's")))
+        yield
     finally:
         Path(hba[0]).write_text(original)
         with connect(installation.source, autocommit=True) as session:
             session.execute("SELECT pg_reload_conf()")
+            session.execute("DROP ROLE keyed")
+
+
+def with_password(installation: Installation, password: str, catalog: CatalogSettings | None = None) -> Installation:
+    """The same installation as the role `keyed`; its catalog is in the platform's database unless one is given."""
+    settings = installation.settings
+    dsn = f"host={installation.source.host} port=5432 dbname=studio user=keyed password={password}"
+    platform = settings.platform.model_copy(update={"embedded": False, "dsn": SecretStr(dsn)})
+    update = {"platform": platform, "catalog": catalog or settings.catalog}
+    return Installation(settings.model_copy(update=update))
+
+
+def _refused(installation: Installation) -> bool:
+    try:
+        connect(installation.source).close()
+    except AuthenticationFailed:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("own_catalog", [True, False], ids=["own catalog", "catalog behind the same password"])
+def test_a_wrong_password(installation: Installation, own_catalog: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The row says so where the catalog can be reached; behind the same password there is none, and the log says so."""
+    catalog = CatalogSettings(dsn=SecretStr(installation.source.dsn)) if own_catalog else None
+    order = BackupOrder(BackupType.FULL)
+    with password_wanted(installation):
+        with pytest.raises(AuthenticationFailed, match="password authentication failed") as caught:
+            take_backup(with_password(installation, "hunter2-secret", catalog), order)
+        assert "hunter2-secret" not in f"{caught.value} {caught.value.hint} {caplog.text}"
+        assert_no_trace(installation)
+        if own_catalog:
+            status, error = row_status(installation, order)
+            assert status == "failed"
+            assert "password authentication failed" in str(error)
+            assert "hunter2-secret" not in str(error)
+        else:
+            assert installation.catalog.backups.list_backups(limit=10).rows == []
+            assert "the catalog does not know of the failure of backup" in caplog.text
+        assert_next_run_works(with_password(installation, "right", catalog))
+    (row,) = [row for row in installation.catalog.backups.list_backups(limit=10).rows if row.status == "completed"]
+    assert (row.type, row.verified) == (BackupType.FULL, True)
 
 
 def test_a_server_that_is_down(platform_home: Path, pg_tools: PgTools, reachable_tmp: Path) -> None:

@@ -86,8 +86,10 @@ def test_a_chain_is_proven_by_a_test_restore(services: Services) -> None:
     assert [run.succeeded for run in runs] == [True, True, True]
     drill = services.run("test-restore")
     assert drill.succeeded, drill.message
-    page = next(item for item in drill.artifacts if item.key == "restore-drill")
-    assert "passed" in page.data
+    pages = {item.key: item for item in drill.artifacts}
+    assert "passed" in pages["restore-drill"].data
+    progress = pages["restore-drill-progress"]
+    assert (progress.type, progress.data, progress.description) == ("progress", 100.0, "drill of latest")
     (latest,) = services.rows(runs[-1].id)
     assert (latest.type, latest.verified) == (BackupType.DIFFERENTIAL, True)
 

@@ -1,11 +1,14 @@
 """What dies in mid-backup: a truthful row sooner or later, nothing that looks like a backup, and the next run works."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 import psutil
@@ -13,10 +16,24 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.services import AlreadyUp, running_services
+from deployments.triggering import trigger
 from lifeboat.errors import SettingsError
 from lifeboat.operations.installation import Installation
+from lifeboat.postgres.connections import SourceUnavailable, connect
+from lifeboat.postgres.postmaster import processes_in
+from lifeboat.storage.manifest import BackupType
 from tasks.flow_runs import crash_zombies
-from tests.support.prefect import SLOW, Services, backing_up, flow_process, free_port, services, to_toml, until
+from tests.support.prefect import (
+    SLOW,
+    Services,
+    backing_up,
+    flow_process,
+    free_port,
+    prefect_cli,
+    services,
+    to_toml,
+    until,
+)
 
 __all__ = ["services"]
 
@@ -122,6 +139,47 @@ def test_a_run_that_died_without_a_word_is_ended(backup: MidBackup) -> None:
     backup.assert_no_backup("crashed")
 
 
+def test_a_second_backup_waits_or_is_skipped_as_settings_say(backup: MidBackup) -> None:
+    services = backup.services
+    backup.tool.suspend()
+    try:
+        said = prefect_cli(services, "deployment", "run", "full-backup/full-backup")
+        found = re.search(r"UUID: ([0-9a-f-]{36})", said)
+        assert found is not None
+        waiting = UUID(found[1])
+        until(lambda: len(_lock_sessions(services)) == 2)
+        services.write(backup={"when_locked": "refuse"})
+        refused = services.run("full-backup")
+        assert refused.state_type == "FAILED"
+        assert "another backup of cluster studio is running" in refused.message
+        rows = {row.type.value: row for row in services.rows(refused.id)}
+        assert (rows["full"].status, rows["config"].status) == ("skipped", "completed")
+        assert len(_lock_sessions(services)) == 2
+        assert [row.status for row in services.rows(waiting) if row.type is BackupType.FULL] == ["running"]
+    finally:
+        services.write()
+        backup.tool.resume()
+    assert services.wait(backup.run_id).succeeded
+    assert services.wait(waiting).succeeded
+    first, second = (
+        next(row for row in services.rows(run) if row.type is BackupType.FULL) for run in (backup.run_id, waiting)
+    )
+    assert first.completed_at is not None
+    assert second.started_at >= first.completed_at
+    stored = services.installation.repository().backups()
+    runs = [item.manifest.flow_run_id for item in stored if item.manifest.type is BackupType.FULL]
+    assert (runs.count(backup.run_id), runs.count(waiting), runs.count(refused.id)) == (1, 1, 0)
+
+
+def _lock_sessions(services: Services) -> list[str]:
+    """Who has the lock of the cluster or waits for it."""
+    with connect(services.installation.source, autocommit=True) as session:
+        found = session.execute(
+            "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'lifeboat backup %'"
+        ).fetchall()
+    return [row[0] for row in found]
+
+
 def test_a_second_start_is_refused(services: Services) -> None:
     with pytest.raises(AlreadyUp, match="runs already"), running_services(services.installation, lambda text: None):
         pass
@@ -147,25 +205,89 @@ def test_a_taken_port_is_named(services: Services) -> None:
         pass
 
 
-def test_nothing_outlives_a_killed_lifeboat_up(services: Services) -> None:
-    home = services.home / "third"
+def test_a_terminal_that_is_gone_leaves_no_worker_behind(services: Services) -> None:
+    """The words that tell that runs are waited for fail like those of `lifeboat up | head`."""
+    file = _settings_file(
+        services, "fourth", prefect={"api_url": services.installation.settings.prefect.effective_api_url}
+    )
+    reader, writer = os.pipe()
+    try:
+        gone = pytest.raises(BrokenPipeError)
+        with gone, running_services(Installation.load(file), lambda text: _print(writer, text)) as second:
+            assert second.worker is not None
+            worker = psutil.Process(second.worker.pid)
+            assert worker.is_running()
+            os.close(reader)
+    finally:
+        os.close(writer)
+    assert not worker.is_running()
+
+
+def _print(descriptor: int, text: str) -> None:
+    os.write(descriptor, f"{text}\n".encode())
+
+
+def test_nothing_outlives_a_killed_lifeboat_up_but_its_postgresql_which_the_next_one_uses(services: Services) -> None:
+    platform = services.values["platform"] | {"cluster": "third", "database": "third"}
+    file = _settings_file(services, "third", platform=platform)
+    installation = Installation.load(file)
+    with _up(file) as up:
+        children = psutil.Process(up.pid).children(recursive=True)
+        assert len([child for child in children if "prefect" in child.cmdline()]) >= 2
+        postmaster = installation.embedded.cluster.postmaster_pid()
+        assert postmaster is not None
+        up.kill()
+        up.wait()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert installation.embedded.cluster.postmaster_pid() == postmaster
+    with _up(file) as up:
+        children = psutil.Process(up.pid).children(recursive=True)
+        assert installation.embedded.cluster.postmaster_pid() == postmaster
+        os.kill(postmaster, signal.SIGKILL)
+        until(lambda: installation.embedded.cluster.postmaster_pid() not in {None, postmaster})
+        until(lambda: _answers(installation))
+        run = trigger(installation.settings.prefect, "full-backup/full-backup", timeout_seconds=180)
+        assert run.succeeded, run.message
+        up.terminate()
+        assert up.wait(timeout=60) == 0
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert list(processes_in(file.parent)) == []
+
+
+def _settings_file(services: Services, name: str, **sections: object) -> Path:
+    """Settings of another installation beside the services' own."""
+    home = services.home / name
     home.mkdir()
-    file = home / "lifeboat.toml"
-    port = free_port()
     values = {
         "state_dir": str(home / "state"),
-        "platform": {"dsn": services.installation.source.dsn, "cluster": "third"},
-        "destinations": {"primary": {"path": str(home / "store")}},
-        "prefect": {"port": port},
+        "platform": {"dsn": services.installation.source.dsn, "cluster": name},
+        "destinations": {"primary": {"path": str(home / "store"), "minimum_free_bytes": 0}},
+        "wal": services.values["wal"],
     }
-    file.write_text(to_toml(values))
-    with subprocess.Popen([sys.executable, "-m", "console.cli.main", "--config", str(file), "up"]) as up:
-        children = until(lambda: _both(psutil.Process(up.pid)), 120)
+    given = sections.pop("prefect", {"port": free_port(), "worker_poll_seconds": 1, "drain_seconds": 5})
+    (home / "lifeboat.toml").write_text(to_toml({**values, "prefect": given, **sections}))
+    return home / "lifeboat.toml"
+
+
+@contextmanager
+def _up(file: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """`lifeboat up` once it says that it is ready."""
+    log = file.with_name("up.log")
+    argv = [sys.executable, "-m", "console.cli.main", "--config", str(file), "up"]
+    with log.open("wb") as output:
+        up = subprocess.Popen(argv, stdout=output, stderr=output)
+    try:
+        until(lambda: "Ctrl-C stops everything" in log.read_text() or up.poll() is not None, 180)
+        assert up.poll() is None, log.read_text()
+        yield up
+    finally:
         up.kill()
-    gone, alive = psutil.wait_procs(children, timeout=60)
-    assert (len(gone), alive) == (2, [])
+        up.wait()
 
 
-def _both(process: psutil.Process) -> list[psutil.Process] | None:
-    found = [child for child in process.children() if "prefect" in child.cmdline()]
-    return found if len(found) == 2 else None
+def _answers(installation: Installation) -> bool:
+    try:
+        connect(installation.source).close()
+    except SourceUnavailable:
+        return False
+    return True

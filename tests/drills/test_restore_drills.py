@@ -18,6 +18,7 @@ from lifeboat.postgres.connections import ConnectionInfo, SourceUnavailable, con
 from lifeboat.postgres.folders import give_to
 from lifeboat.settings.drills import ValidationQuery
 from lifeboat.storage.manifest import BackupType
+from lifeboat.wal.coverage import wait_for_segment
 
 BOTH = pytest.mark.parametrize(
     ("engine", "kind"),
@@ -87,9 +88,39 @@ def test_a_dump_restores_into_a_temporary_database_that_is_gone_afterwards(insta
     take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
     report = run_drill(installation, DrillOrder(target="database"))
     assert report.faults == []
+    assert "create database" in report.phases
     with connect(installation.source, autocommit=True) as session:
         left = session.execute("SELECT count(*) FROM pg_database WHERE datname LIKE 'lifeboat_drill_%'").fetchone()
     assert left == (0,)
+
+
+def test_a_drill_beside_the_source_archives_nothing_but_the_sources_own_segments(installation: Installation) -> None:
+    """Loading is the source server's work: it may fill segments, on its own timeline, and touches no archived one."""
+    take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
+    first = _settled_segment(installation)
+    before = listing(archive_of(installation))
+    assert run_drill(installation, DrillOrder(target="database")).passed
+    with connect(installation.source, autocommit=True) as session:
+        current = session.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
+    assert current is not None
+    after = listing(archive_of(installation))
+    assert [file for file in before if file not in after] == []
+    added = [Path(file[0]).name[:24] for file in after if file not in before]
+    assert all(first <= name < current[0] and name[:8] == first[:8] for name in added), (first, current, added)
+
+
+def _settled_segment(installation: Installation) -> str:
+    """The segment that the source writes, once everything before it is archived."""
+    with connect(installation.source, autocommit=True) as session:
+        session.execute("SELECT pg_create_restore_point('settled')")
+        ended = session.execute("SELECT pg_walfile_name(lsn), lsn::text FROM pg_switch_wal() lsn").fetchone()
+        assert ended is not None
+        root = installation.destination("wal").path
+        wait_for_segment(root, "studio", timeline=int(ended[0][:8], 16), lsn=ended[1], timeout_seconds=60)
+        session.execute("SELECT pg_create_restore_point('begun')")
+        begun = session.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
+    assert begun is not None
+    return str(begun[0])
 
 
 def test_validation_queries_decide_too(installation: Installation) -> None:

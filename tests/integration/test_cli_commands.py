@@ -1,62 +1,17 @@
 """The commands on a real platform: what they write, how they end, and that they need no catalog to read."""
 
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tomlkit
 
-from console.cli.main import main
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.connections import connect
-from lifeboat.settings.loading import CONFIG_VARIABLE
+from tests.support.command_line import Run, lifeboat, settings_file
 
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command line ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - any JSON
-        """What it wrote with --json."""
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def settings_file(installation: Installation, reachable_tmp: Path) -> Path:
-    """The settings of `installation` as a file."""
-    path = reachable_tmp / "lifeboat.toml"
-    given = installation.settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    path.write_text(tomlkit.dumps({**given, "retention": {"keep_last": 1, "keep_days": 0}, "prefect": {"port": 1024}}))
-    return path
-
-
-@pytest.fixture
-def lifeboat(settings_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process, with what somebody types."""
-    monkeypatch.setenv(CONFIG_VARIABLE, str(settings_file))
-
-    def run(*words: str, typed: str = "") -> Ended:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.stdin", StringIO(typed))
-        code = main(words)
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return Ended(code, shown.out, shown.err)
-
-    return run
+__all__ = ["lifeboat", "settings_file"]
 
 
 @pytest.fixture
@@ -203,51 +158,6 @@ def test_a_script_applies_the_plan_that_it_has_seen(lifeboat: Run) -> None:
     assert outdated.code == 1
     assert "HINT: Look at what would be done now" in outdated.err
     assert (applied.code, len(applied.json["expired"])) == (0, 2)
-
-
-def test_configuration_goes_out_and_back(lifeboat: Run, settings_file: Path, installation: Installation) -> None:
-    sections = {
-        "heroes": {"sql": "SELECT id, name FROM characters WHERE id <= 3", "key_columns": ["id"], "table": "characters"}
-    }
-    text = tomlkit.parse(settings_file.read_text())
-    text["configuration"] = {"sections": sections, "server_files": [], "roles": False}
-    settings_file.write_text(tomlkit.dumps(text))
-    before = lifeboat("config", "export", "--json").json["label"]
-    with connect(installation.source, autocommit=True) as session:
-        session.execute("UPDATE public.characters SET name = 'changed' WHERE id = 2")
-    after = lifeboat("config", "export", "--json").json["label"]
-    listed = lifeboat("config", "list", "--json")
-    differs = lifeboat("config", "diff", before, "latest", "--json")
-    dry = lifeboat("config", "apply", before, "--dry-run", "--json")
-    refused = lifeboat("config", "apply", before, typed="no\n")
-    applied = lifeboat("config", "apply", before, "--yes", dry.json["plan_hash"], "--json")
-    with connect(installation.source, autocommit=True) as session:
-        row = session.execute("SELECT name FROM public.characters WHERE id = 2").fetchone()
-
-    assert [item["label"] for item in listed.json] == [before, after]
-    assert (differs.code, differs.json["equal"]) == (0, False)
-    assert any("changed" in line for line in differs.json["lines"])
-    assert dry.json["empty"] is False
-    assert refused.code == 1
-    assert (applied.code, applied.json["updated_count"]) == (0, 1)
-    assert row == ("character 2",)
-    assert lifeboat("config", "diff", before, before).out.endswith("no difference\n")
-
-
-def test_an_archive_is_also_read_from_a_file(lifeboat: Run, installation: Installation) -> None:
-    label = lifeboat("config", "export", "--json").json["label"]
-    path = next((installation.destination().path / "studio" / label).glob("*.tar.gz"))
-
-    assert lifeboat("config", "diff", str(path), label, "--json").json["equal"] is True
-    assert lifeboat("config", "diff", str(path.parent / "manifest.json"), label).code == 1
-
-
-def test_a_database_backup_is_no_configuration_archive(lifeboat: Run) -> None:
-    label = take(lifeboat, "logical")
-    refused = lifeboat("config", "apply", label, "--dry-run")
-
-    assert refused.code == 1
-    assert "is a logical backup, not a configuration archive" in refused.err
 
 
 def test_the_wal_archive_shows_its_ranges_and_gaps(lifeboat: Run, settings_file: Path, reachable_tmp: Path) -> None:

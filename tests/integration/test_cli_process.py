@@ -187,6 +187,8 @@ def test_a_terminal_gets_colours_and_progress_and_the_same_facts(settings_file: 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
     variables = environment(**{CONFIG_VARIABLE: str(settings_file), "TERM": "xterm"})
+    for name in ("COLUMNS", "LINES"):  # they would win over the size of the terminal
+        variables.pop(name, None)
     for words in (["config", "export"], ["backup", "list"]):
         subprocess.run([*LIFEBOAT, *words], env=variables, stdout=theirs, stderr=theirs, timeout=60, check=True)
     os.close(theirs)
@@ -198,10 +200,12 @@ def test_a_terminal_gets_colours_and_progress_and_the_same_facts(settings_file: 
     assert "Traceback" not in shown
 
 
-def test_a_reader_that_goes_away_is_no_error(settings_file: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["backup list", "--help", "--version"])
+def test_a_reader_that_goes_away_is_no_error(settings_file: Path, command: str, unbuffered: str) -> None:
     process = subprocess.Popen(
-        [*LIFEBOAT, "backup", "list"],
-        env=environment(**{CONFIG_VARIABLE: str(settings_file)}),
+        [*LIFEBOAT, *command.split()],
+        env=environment(**{CONFIG_VARIABLE: str(settings_file), "PYTHONUNBUFFERED": unbuffered}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

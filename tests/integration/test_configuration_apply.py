@@ -242,11 +242,13 @@ def test_a_failure_leaves_rows_and_files_as_they_were(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_rights_leaves_the_rows_too(
-    session: Connection[Any], settings: ConfigurationSettings, archive: Archive, hooks: Path, tmp_path: Path
+    session: Connection[Any], settings: ConfigurationSettings, hooks: Path, tmp_path: Path
 ) -> None:
+    # Closed when it was exported already: otherwise its owner would first be given back the mode in the archive.
+    (hooks / "on_approve").chmod(0o500)
+    archive = export(session, settings)
     (hooks / "on_approve" / "notify.sh").write_bytes(b"broken")
     session.execute("UPDATE workflows SET price = 3")
-    (hooks / "on_approve").chmod(0o500)
     before = contents(session)
     with pytest.raises(OSError, match="Permission denied"):
         apply(plan_apply(archive, session, settings), session, keep_in=tmp_path / "kept")

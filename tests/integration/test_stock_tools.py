@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from lifeboat.configuration.diff import diff
+from lifeboat.operations.configuration_archives import load_archive
+from lifeboat.operations.export_configuration import export_configuration
 from lifeboat.operations.installation import Installation
+from lifeboat.operations.live_configuration import read_live
 from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import connect
-from lifeboat.postgres.folders import account_ids
+from lifeboat.postgres.folders import account_ids, give_tree_to
+from lifeboat.settings.configuration import ConfigurationSettings
 from lifeboat.storage.manifest import BackupType
 from tests.support import stock_restore
 
@@ -57,12 +62,12 @@ class Administrator:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def restore(self, installation: Installation, label: str) -> None:
-        """Follow the manifest."""
+    def restore(self, installation: Installation, label: str, **environment: str) -> None:
+        """Follow the manifest; `environment` names what it leaves to whoever restores."""
         repository = installation.repository()
         folder = repository.destination.path / repository.cluster  # type: ignore[attr-defined]
         python = "/usr/bin/python3" if os.geteuid() == 0 else sys.executable
-        self.run(python, "-I", self.script, folder, label)
+        self.run(python, "-I", self.script, folder, label, **environment)
 
     def ask(self, sql: str) -> str:
         """One value from the restored database."""
@@ -128,3 +133,49 @@ def test_a_dump_with_its_roles(installation: Installation, administrator: Admini
     administrator.restore(installation, backup.label)
     assert administrator.ask(CONTENT) == "|".join(expected(installation))
     assert administrator.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'segments'") == "curator"
+
+
+def test_a_configuration_archive(installation: Installation, administrator: Administrator) -> None:
+    """Rows by psql, files by tar and cp; afterwards the live configuration is what was exported."""
+    hooks = administrator.home / "hooks"
+    configured = with_configuration(installation, hooks)
+    with connect(configured.source, autocommit=True) as session:
+        session.execute("CREATE TABLE public.presets (name text PRIMARY KEY, graph jsonb NOT NULL, icon bytea)")
+        session.execute(
+            "INSERT INTO public.presets VALUES ('calm', '{\"seed\": 1.10}', '\\x00ff'), ('wild', '[]', NULL)"
+        )
+    exported = export_configuration(configured)
+    archive = load_archive(configured, exported.label).archive
+    assert diff(archive, read_live(configured).archive).is_empty
+    with connect(configured.source, autocommit=True) as session:
+        session.execute("UPDATE public.characters SET name = 'lost' WHERE id = 2")
+        session.execute("DELETE FROM public.presets WHERE name = 'calm'; UPDATE public.presets SET graph = '{}'")
+    shutil.rmtree(hooks / "on_approve")
+    changed = diff(archive, read_live(configured).archive)
+    assert {section.name for section in changed.sections} == {"heroes", "presets", "hooks"}
+
+    # Such an archive belongs to whoever took it, and nobody else may read it.
+    administrator.uid, administrator.gid = os.geteuid(), os.getegid()
+    administrator.restore(configured, exported.label, DATABASE=configured.source.dsn, HOOKS_DIR=str(hooks))
+    assert diff(archive, read_live(configured).archive).is_empty
+    script = hooks / "on_approve" / "notify.sh"
+    assert (script.read_text(), script.stat().st_mode & 0o777) == ("#!/bin/sh\necho approved\n", 0o755)
+
+
+def with_configuration(installation: Installation, hooks: Path) -> Installation:
+    """The same installation with rows of two tables and a folder of hook scripts as its configuration."""
+    (hooks / "on_approve").mkdir(parents=True)
+    (hooks / "on_approve" / "notify.sh").write_text("#!/bin/sh\necho approved\n")
+    (hooks / "on_approve" / "notify.sh").chmod(0o755)
+    give_tree_to(hooks, installation.run_as)
+    sections = {
+        "heroes": {
+            "sql": "SELECT id, name FROM characters WHERE id <= 3",
+            "key_columns": ["id"],
+            "table": "characters",
+        },
+        "presets": {"sql": "SELECT * FROM presets", "key_columns": ["name"], "table": "presets"},
+        "hooks": {"path": str(hooks), "kind": "hook scripts"},
+    }
+    configuration = ConfigurationSettings.model_validate({"sections": sections})
+    return Installation(installation.settings.model_copy(update={"configuration": configuration}))

@@ -12,7 +12,7 @@ from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import connect
 from lifeboat.postgres.folders import give_to
 from lifeboat.settings.root import Settings
-from tests.support.postgres import reachable_dir
+from tests.support.postgres import reachable_dir, spare_the_disk
 
 SAMPLE = """
 CREATE TABLE public.characters (id int PRIMARY KEY, name text NOT NULL, born timestamptz DEFAULT now());
@@ -45,7 +45,7 @@ def platform_home(pg_tools: PgTools) -> Iterator[Path]:
     """The folder of the session's installation; its server runs and archives."""
     with reachable_dir("lifeboat-home-") as path:
         installation = make_installation(path, pg_tools)
-        start_platform(installation)
+        spare_the_disk(start_platform(installation))
         yield path
         stop_platform(installation)
 

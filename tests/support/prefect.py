@@ -26,7 +26,7 @@ from lifeboat.operations.installation import Installation
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import connect
 from tests.support.installation import SAMPLE
-from tests.support.postgres import reachable_dir
+from tests.support.postgres import reachable_dir, spare_the_disk
 
 T = TypeVar("T")
 WEEKLY = "full-backup/full-backup"
@@ -192,6 +192,7 @@ def services(pg_tools: PgTools) -> Iterator[Services]:
         found = Services(home, values)
         found.write()
         with running_services(found.installation, lambda text: None) as found.running:
+            spare_the_disk(found.installation.embedded.cluster)
             with connect(found.installation.source, autocommit=True) as session:
                 session.execute(SAMPLE)
             found.rest_schedules()

@@ -2,8 +2,9 @@
 
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,28 @@ _EVERYTHING = Path(__file__).with_name("everything.sql")
 
 
 @pytest.fixture(scope="session")
-def each_cluster(each_pg_tools: PgTools) -> Iterator[Cluster]:
+def clusters() -> Iterator[Callable[[PgTools], Cluster]]:
+    """Starts one server of each version, once: a parametrized fixture would start anew whenever the version changes."""
+    with ExitStack() as stack:
+
+        @cache
+        def started(tools: PgTools) -> Cluster:
+            folder = stack.enter_context(reachable_dir())
+            cluster = Cluster(folder / "data", tools, folder / "socket")
+            cluster.init(extra_args=["--no-sync"])
+            # Only for speed: what tests write need not survive a power cut.
+            cluster.write_settings({"fsync": False, "listen_addresses": "", "max_prepared_transactions": 4, **KEEP_WAL})
+            cluster.start()
+            stack.callback(cluster.stop)
+            return cluster
+
+        yield started
+
+
+@pytest.fixture(scope="session")
+def each_cluster(clusters: Callable[[PgTools], Cluster], each_pg_tools: PgTools) -> Cluster:
     """A running server of each PostgreSQL version."""
-    with reachable_dir() as folder:
-        cluster = Cluster(folder / "data", each_pg_tools, folder / "socket")
-        cluster.init()
-        # Only for speed: what tests write need not survive a power cut.
-        cluster.write_settings({"fsync": False, "listen_addresses": "", "max_prepared_transactions": 4, **KEEP_WAL})
-        cluster.start()
-        yield cluster
-        cluster.stop()
+    return clusters(each_pg_tools)
 
 
 @pytest.fixture

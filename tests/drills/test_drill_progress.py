@@ -1,0 +1,55 @@
+"""Drills tell how far they are: every phase has its place on the bar, and files count by bytes."""
+
+import pytest
+
+from lifeboat.engines.engine import Progress
+from lifeboat.operations.installation import Installation
+from lifeboat.operations.integrity import check_backup
+from lifeboat.operations.restore_drill import DrillOrder, run_drill
+from lifeboat.operations.take_backup import BackupOrder, take_backup
+from lifeboat.storage.manifest import BackupType
+from tasks.drill_progress import PHASE_STARTS
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "target"),
+    [
+        ("basebackup", BackupType.FULL, "scratch"),
+        ("pg_dump", BackupType.LOGICAL, "scratch"),
+        ("pg_dump", BackupType.LOGICAL, "database"),
+    ],
+)
+def test_every_phase_is_told_and_has_its_place_on_the_bar(
+    installation: Installation, engine: str, kind: BackupType, target: str
+) -> None:
+    backup = take_backup(installation, BackupOrder(kind, engine=engine))
+    phases: list[str] = []
+    amounts: list[tuple[str, Progress]] = []
+
+    def tell(progress: Progress) -> None:
+        amounts.append((phases[-1], progress))
+
+    order = DrillOrder(backup.label, target="database" if target == "database" else "scratch")
+    report = run_drill(installation, order, phases.append, tell)
+    assert report.passed
+    assert phases == list(report.phases)
+    starts = [PHASE_STARTS[name] for name in phases]
+    assert starts == sorted(starts)
+    assert {phase for phase, _ in amounts} == {"restore files"}
+    done = [progress.done_bytes for _, progress in amounts]
+    assert done == sorted(done)
+    assert (done[-1], amounts[-1][1].total_bytes) == (backup.size_bytes, backup.size_bytes)
+
+
+def test_a_check_counts_the_bytes_of_the_chain(installation: Installation) -> None:
+    kinds = [BackupType.FULL, *([BackupType.INCREMENTAL] if installation.tools.major >= 17 else [])]
+    backups = [take_backup(installation, BackupOrder(kind)) for kind in kinds]
+    repository = installation.repository()
+    told: list[tuple[int, int]] = []
+    faults = check_backup(
+        repository, repository.manifest(backups[-1].label), lambda done, total: told.append((done, total))
+    )
+    assert faults == []
+    total = 2 * sum(backup.size_bytes for backup in backups)
+    assert {found for _, found in told} == {total}
+    assert total * 0.9 < told[-1][0] <= total
