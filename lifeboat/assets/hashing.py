@@ -119,7 +119,7 @@ class FileReader:
         return position == size_bytes and digest.hexdigest() == sha256
 
     def _fill(self, descriptor: int, position: int) -> int:
-        """Fill the buffer from that position; when less than a block comes, the file ends there."""
+        """Fill the buffer from that position; when less than a block comes, the file ends there or the disk is bad."""
         count = self._read_cached(descriptor, position)
         # What is cached ends with a page, unless the file ends before that.
         if count == _BLOCK_BYTES or (position + count) % mmap.PAGESIZE:
@@ -190,10 +190,13 @@ class FileReader:
         if size_bytes > _READ_AHEAD_BYTES:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         digest = hashlib.sha256(usedforsecurity=False)
-        position, count = 0, _BLOCK_BYTES
-        while count == _BLOCK_BYTES and position < size_bytes:
+        position = 0
+        while position < size_bytes:
             self._throttle.wait(min(size_bytes - position, _BLOCK_BYTES))
+            # What lies before a bad sector comes as a short read: only the next one says that it is bad.
             count = self._fill(descriptor, position)
+            if count == 0:
+                break
             digest.update(self._view[:count])
             position += count
             self.bytes_read += count

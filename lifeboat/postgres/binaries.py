@@ -42,6 +42,7 @@ class RunOptions(TypedDict, total=False):
     cwd: Path | None
     stdin: bytes | commands.Readable | None
     stdout_path: Path | None
+    on_stdout: Callable[[bytes], None] | None
     on_stderr_line: Callable[[str], None] | None
     on_tick: Callable[[], None] | None
     accept: Collection[int]

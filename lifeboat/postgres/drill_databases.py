@@ -5,6 +5,7 @@ when the owner dies, on whatever host; and a session in the database, since Post
 """
 
 import json
+import logging
 import re
 import secrets
 import zlib
@@ -16,11 +17,12 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from lifeboat.errors import PermanentError
+from lifeboat.errors import LifeboatError, PermanentError
 from lifeboat.postgres.connections import ConnectionInfo, connect, connection_error, single_value
 from lifeboat.postgres.lock import LOCK_DATABASE, refuse_pooler
 from lifeboat.postgres.owners import owner_lives, owner_record
 
+LOG = logging.getLogger("lifeboat")
 _NAME = re.compile(r"lifeboat_drill_([0-9a-f]{8})")
 _LOCK_CLASS = 0x4C464452  # spells "LFDR"; the name's number is the other half of the key
 _MARK_BITS = 1 << 30
@@ -66,15 +68,16 @@ def drill_database(server: ConnectionInfo, details: Mapping[str, object]) -> Ite
     database = server.with_database(name)
     with closing(connect(server, application_name=f"lifeboat owner of {name}", autocommit=True)) as owner:
         refuse_pooler(owner)
-        _try_lock(owner, name)
+        if not _try_lock(owner, name):
+            raise DrillDatabaseFailed(f"the name {name} is taken", hint="Hold the drill again: it takes another one.")
+        # What CREATE refuses is not ours to drop, above all a database of that name.
+        _create(owner, name, details, server)
         try:
-            _create(owner, name, details, server)
+            _tell_owner(owner, name, server)
             with closing(connect(database, application_name=f"lifeboat keeper of {name}", autocommit=True)):
                 yield database
         finally:
-            # Over a connection of its own: the owner's may be what broke.
-            with closing(connect(server, autocommit=True)) as session:
-                _drop(session, name, force=True)
+            _drop_own(server, name)
 
 
 def remove_abandoned_databases(server: ConnectionInfo) -> AbandonedDatabases:
@@ -82,32 +85,47 @@ def remove_abandoned_databases(server: ConnectionInfo) -> AbandonedDatabases:
 
     Raises PooledConnection, SourceUnavailable, AuthenticationFailed.
     """
-    result = AbandonedDatabases()
     server = server.with_database(LOCK_DATABASE)
     with closing(connect(server, application_name="lifeboat abandoned drills", autocommit=True)) as session:
-        refuse_pooler(session)
-        # A standby shows the primary's databases, but not the locks on them.
-        if single_value(session, "SELECT pg_catalog.pg_is_in_recovery()"):
-            return result
-        for found in _find(session):
-            try:
-                if _drop_abandoned(session, found):
-                    result.removed.append(found.name)
-            except psycopg.Error as error:
-                if session.closed:
-                    raise connection_error(error, server) from error
-                result.left[found.name] = str(error).strip()
+        try:
+            return _remove_abandoned(session)
+        except psycopg.Error as error:
+            raise connection_error(error, server) from error
+
+
+def _remove_abandoned(session: psycopg.Connection[Any]) -> AbandonedDatabases:
+    result = AbandonedDatabases()
+    refuse_pooler(session)
+    # A standby shows the primary's databases, but not the locks on them.
+    if single_value(session, "SELECT pg_catalog.pg_is_in_recovery()"):
+        return result
+    for found in _find(session):
+        try:
+            if _drop_abandoned(session, found):
+                result.removed.append(found.name)
+        except psycopg.Error as error:
+            if session.closed:
+                raise
+            result.left[found.name] = str(error).strip()
     return result
 
 
 def _create(session: psycopg.Connection[Any], name: str, details: Mapping[str, object], server: ConnectionInfo) -> None:
-    # The limit marks it in the moment when it is made, and limits nothing; COMMENT can only follow, and tells more.
+    # The limit marks it in the moment when it is made, and limits nothing.
     statement = "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {} CONNECTION LIMIT {}"
     alike = [sql.Literal(str(details[key])) for key in ("encoding", "collate", "ctype")]
+    _execute(session, sql.SQL(statement).format(sql.Identifier(name), *alike, sql.Literal(_mark(name))), name, server)
+
+
+def _tell_owner(session: psycopg.Connection[Any], name: str, server: ConnectionInfo) -> None:
     told = json.dumps({"drill_database": name, **owner_record()})
+    statement = sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(told))
+    _execute(session, statement, name, server)
+
+
+def _execute(session: psycopg.Connection[Any], statement: sql.Composed, name: str, server: ConnectionInfo) -> None:
     try:
-        session.execute(sql.SQL(statement).format(sql.Identifier(name), *alike, sql.Literal(_mark(name))))
-        session.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(told)))
+        session.execute(statement)
     except psycopg.Error as error:
         if session.closed:
             raise connection_error(error, server) from error
@@ -147,6 +165,16 @@ def _drop_abandoned(session: psycopg.Connection[Any], found: _Found) -> bool:
         if not session.closed:
             session.execute("SELECT pg_catalog.pg_advisory_unlock(%s::int4, %s::int4)", _lock_key(found.name))
     return True
+
+
+def _drop_own(server: ConnectionInfo, name: str) -> None:
+    try:
+        # Over a connection of its own: the owner's may be what broke.
+        with closing(connect(server, autocommit=True)) as session:
+            _drop(session, name, force=True)
+    except (psycopg.Error, LifeboatError) as error:
+        # What the drill has found must not be lost with it, and the next one or reconciling tries again.
+        LOG.warning("the temporary database %s could not be dropped and stays for now: %s", name, str(error).strip())
 
 
 def _drop(session: psycopg.Connection[Any], name: str, *, force: bool) -> None:

@@ -1,6 +1,7 @@
 """Drill databases: dropped when their owner is dead, wherever it was, and nothing else is ever dropped."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -149,3 +150,46 @@ def test_a_drop_that_was_interrupted_is_finished(server: ConnectionInfo, session
         tell(session, ABANDONED, {"drill_database": ABANDONED, "host": "elsewhere", "pid": 1, "started_at": 1.0})
         session.execute("UPDATE pg_database SET datconnlimit = -2 WHERE datname = %s", (ABANDONED,))
         assert remove_abandoned_databases(server).removed == [ABANDONED]
+
+
+def test_somebodys_database_of_the_drawn_name_stays(
+    server: ConnectionInfo, session: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "0badcafe"[: 2 * count])
+    with database_named(session, ABANDONED):
+        with (
+            pytest.raises(DrillDatabaseFailed, match="already exists"),
+            drill_database(server, LIKE_OURS),
+        ):
+            pass
+        assert names(session) == {ABANDONED}
+
+
+def test_a_name_that_another_drill_holds_is_refused(
+    server: ConnectionInfo, session: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "0badcafe"[: 2 * count])
+    with drill_database(server, LIKE_OURS):
+        with (
+            pytest.raises(DrillDatabaseFailed, match="is taken"),
+            drill_database(server, LIKE_OURS),
+        ):
+            pass
+        assert names(session) == {ABANDONED}
+
+
+def test_a_database_that_cannot_be_dropped_does_not_end_the_drill(
+    server: ConnectionInfo, session: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with drill_database(server, LIKE_OURS) as database, connect(database, autocommit=True) as inside:
+        inside.execute(
+            "CREATE SUBSCRIPTION feed CONNECTION 'host=nowhere' PUBLICATION p"
+            " WITH (connect = false, slot_name = NONE, enabled = false)"
+        )
+    name = str(database.database)
+    assert "stays for now: " in caplog.text
+    tell(session, name, {"drill_database": name, "host": "elsewhere", "pid": 1, "started_at": 1.0})
+    assert "subscription" in remove_abandoned_databases(server).left[name]
+    with connect(database, autocommit=True) as inside:
+        inside.execute("DROP SUBSCRIPTION feed")
+    session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

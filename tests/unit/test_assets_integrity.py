@@ -1,5 +1,6 @@
 """The asset check over real files: what is sound passes, and each kind of damage is found and named."""
 
+import errno
 import os
 import threading
 import time
@@ -65,6 +66,30 @@ def test_what_is_not_in_memory_is_read_from_the_disk(root: Path, size: int, forg
         file.write(b"x")
     forget()
     assert only_finding(record, root).actual_size_bytes == size + 1
+
+
+@pytest.mark.parametrize("known", ["both", "no checksum", "no size"])
+def test_a_bad_sector_is_unreadable_and_not_corrupt(root: Path, monkeypatch: pytest.MonkeyPatch, known: str) -> None:
+    # No real disk can be made bad here. Linux gives what lies before the sector, and the error with the next read.
+    content = os.urandom(300_000)
+    (root / "bad.mp4").write_bytes(content)
+    record = record_of("1", "bad.mp4", content)
+    record = replace(record, sha256=None) if known == "no checksum" else record
+    record = replace(record, size_bytes=None) if known == "no size" else record
+    read = os.preadv
+
+    def preadv(descriptor: int, buffers: Sequence[memoryview], position: int, flags: int = 0) -> int:
+        if flags:
+            raise BlockingIOError
+        if position >= 131_072:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, [buffers[0][: 131_072 - position]], position)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+
+    finding = only_finding(record, root)
+
+    assert (finding.kind, finding.detail) == (FindingKind.UNREADABLE, "input/output error")
 
 
 def test_an_empty_file_is_a_file(root: Path) -> None:
