@@ -139,12 +139,14 @@ def apply(  # noqa: PLR0913 - a command has as many parameters as options
 
 
 def _keep_present(installation: "Installation", plan: "ApplyPlan") -> str:
-    from lifeboat.operations.live_configuration import keep_present, way_back
+    from lifeboat.operations.live_configuration import keep_present
 
     with follow("archiving the present configuration"):
-        kept = keep_present(installation)
+        kept = keep_present(installation, plan)
     # Told before anything changes: whatever happens next, this is the way back.
-    notice(f"the present configuration is kept as {kept.label}; to go back: {way_back(kept.label, plan)}")
+    notice(f"the present configuration is kept as {kept.label}; to go back: {kept.command}")
+    for gap in kept.gaps:
+        notice(f"not complete: {gap}")
     return kept.label
 
 

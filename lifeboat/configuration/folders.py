@@ -63,6 +63,15 @@ class FolderReader:
         ]
         return FilesSection("folder", self.settings.kind or self.name, str(self.settings.path), tuple(kept))
 
+    def takes(self, item: FileItem) -> bool:
+        """Whether an export would take this file or link, if it lay in the folder."""
+        include, exclude = Globs(self.settings.include), Globs(self.settings.exclude)
+        if not include.match(item.path) or any(exclude.match(path) for path in (item.path, *_parents(item.path))):
+            return False
+        if item.kind == "link":
+            return not link_leaves(item.path, item.target or "")
+        return len(item.content) <= self.max_file_bytes and not self._is_refused(item.path, item.content)
+
     def _walk(self, exclude: Globs) -> Iterator[FileItem]:
         def fail(error: OSError) -> None:
             raise ConfigurationError(

@@ -15,13 +15,17 @@ from lifeboat.settings.configuration import ConfigurationSettings
 
 @dataclass(frozen=True)
 class RowChange:
-    """One row to insert or update: JSON texts of `columns`, absent ones NULL; `changes` are fit to be shown."""
+    """One row to insert or update: JSON texts of `columns`, absent ones NULL; `changes` are fit to be shown.
+
+    `before` has the live texts that an update replaces, with their secrets.
+    """
 
     key: Key
     item: str
     columns: tuple[str, ...]
     values: Mapping[str, str] = field(repr=False)
     changes: tuple[FieldChange, ...] = ()
+    before: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Plans the changes of one folder: archived files against what lies there now."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 from lifeboat.configuration.content import FileItem, FilesSection
@@ -12,14 +13,17 @@ from lifeboat.configuration.redaction import Redactor
 from lifeboat.settings.configuration import ConfigurationSettings, FolderSection
 
 # The bits that let a program act as another account are not given by an archive.
-_SET_ID_BITS = 0o6000
+SET_ID_BITS = 0o6000
 
 
 class FilesPlanner:
-    """Plans one section of files; `notes` tell what is left alone, and why."""
+    """Plans one section of files; `notes` tell what is left alone, and why.
 
-    def __init__(self, name: str, archived: FilesSection, root: Path) -> None:
-        self._name, self._archived, self._root = name, archived, root
+    `left_out` are paths that were there when the archive was written and are not in it: they are never removed.
+    """
+
+    def __init__(self, name: str, archived: FilesSection, root: Path, left_out: Collection[str] = ()) -> None:
+        self._name, self._archived, self._root, self._left_out = name, archived, root, left_out
         self._digest = hashlib.sha256(str(root).encode())
         self._unchanged_count = 0
         self.notes: list[Finding] = []
@@ -53,18 +57,24 @@ class FilesPlanner:
         return FileAction("mode" if same else "write", wanted, now)
 
     def _safe(self, item: FileItem) -> FileItem:
-        if item.kind != "file" or not item.mode & _SET_ID_BITS:
+        if item.kind != "file" or not item.mode & SET_ID_BITS:
             return item
         self._note(item.path, "has a set-user-id or set-group-id bit, which is not set", "Set it by hand if it is due.")
-        return FileItem(item.path, item.kind, item.mode & ~_SET_ID_BITS, item.content)
+        return FileItem(item.path, item.kind, item.mode & ~SET_ID_BITS, item.content)
 
     def _removals(self, settings: ConfigurationSettings, section: FolderSection) -> list[FileAction]:
         if not self._root.is_dir():
             return []
         archived = {item.path for item in self._archived.files}
-        moved = section.model_copy(update={"path": self._root, "suspected_secrets": "report"})
+        moved = section.model_copy(update={"path": self._root})
         reader = folder_reader(self._name, moved, settings, Redactor(settings.redact, settings.keep))
-        extra = [item for item in reader.read().files if item.path not in archived and item.kind != "directory"]
+        live = reader.read().files
+        # No archive has what an export leaves out, so that its absence says nothing, and none could bring it back.
+        unknown = {finding.item for finding in reader.findings} - {item.path for item in live}
+        unknown |= {item.path for item in live if item.path in self._left_out and item.kind != "directory"}
+        for path in sorted(unknown - archived):
+            self._note(path, "is not removed: exports leave it out", "Remove it by hand if it is to go.")
+        extra = [item for item in live if item.path not in archived | unknown and item.kind != "directory"]
         for item in extra:
             self._digest.update(f"{item.record.model_dump_json()}\n".encode())
         return [FileAction("remove", item, item) for item in extra]

@@ -108,10 +108,10 @@ class RowsPlanner:
         if identity:
             self._note(label, f"{identity[0]} is numbered by the table itself and is kept as it is", "Nothing to do.")
             columns = [column for column in columns if column not in identity]
-        before = self._redactor.row(self._name, label, {name: live[name] for name in columns if name in live})
-        after = self._redactor.row(self._name, label, {name: values[name] for name in columns if name in values})
-        shown = {name: text for name, text in values.items() if name in columns}
-        return RowChange(key, label, tuple(columns), shown, tuple(diff_fields(before, after))) if columns else None
+        before = {name: live[name] for name in columns if name in live}
+        after = {name: values[name] for name in columns if name in values}
+        redacted = [self._redactor.row(self._name, label, each) for each in (before, after)]
+        return RowChange(key, label, tuple(columns), after, tuple(diff_fields(*redacted)), before) if columns else None
 
     def _filled(self, filling: Filling, column: str, text: str, now: str | None) -> str | None:
         if now is None and not self._table.columns[column].holds_text:

@@ -113,7 +113,8 @@ class _Planner:
             archived = self._archive.files(name)
             if name not in self._names or not isinstance(section, FolderSection) or archived is None:
                 continue
-            planner = FilesPlanner(name, archived, self._folders.get(name, section.path))
+            left_out = {finding.item for finding in self._archive.index.findings if finding.section == name}
+            planner = FilesPlanner(name, archived, self._folders.get(name, section.path), left_out)
             plans.append(planner.plan(self._settings, section, prune=self._prune))
             self.digest.update(planner.live_digest.encode())
             self.notes += planner.notes

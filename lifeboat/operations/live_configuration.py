@@ -1,23 +1,35 @@
 """The platform's configuration as it is now: to be compared with an archive, or kept before one is applied."""
 
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lifeboat.configuration.archive import write_archive
 from lifeboat.configuration.plan import ApplyPlan
 from lifeboat.configuration.reading import read_archive
+from lifeboat.configuration.way_back import find_gaps
 from lifeboat.errors import LifeboatError, PermanentError
 from lifeboat.operations.configuration_archives import LoadedArchive
 from lifeboat.operations.export_configuration import collect_archive, export_configuration
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.results import BackupTaken
 from lifeboat.postgres.connections import connect
 
 LIVE = "live"
+_GAPS_SHOWN = 10
 
 
 class NoWayBack(PermanentError):
     """The present configuration could not be kept, so nothing was applied over it."""
+
+
+@dataclass(frozen=True)
+class KeptPresent:
+    """The archive of the time before, the command that goes back to it, and what that command leaves different."""
+
+    label: str
+    command: str
+    gaps: tuple[str, ...]
 
 
 def read_live(installation: Installation) -> LoadedArchive:
@@ -31,10 +43,17 @@ def read_live(installation: Installation) -> LoadedArchive:
         return LoadedArchive(LIVE, read_archive(written.path, max_total_bytes=limit))
 
 
-def keep_present(installation: Installation) -> BackupTaken:
-    """Archive the present configuration at the default destination, before another one is applied; raises NoWayBack."""
+def keep_present(installation: Installation, plan: ApplyPlan) -> KeptPresent:
+    """Archive the present configuration at the default destination, before the plan is carried out.
+
+    Raises NoWayBack, also where the plan replaces or removes what no archive could bring back.
+    """
     try:
-        return export_configuration(installation)
+        # Looked at before anything is stored: a refused apply must not become what `latest` means.
+        gaps = find_gaps(plan, read_live(installation).archive)
+        if not gaps.lost:
+            label = export_configuration(installation).label
+            return KeptPresent(label, way_back(label, plan, installation.settings_file), gaps.left)
     except LifeboatError as error:
         why = f" ({error.hint})" if error.hint else ""
         raise NoWayBack(
@@ -42,15 +61,24 @@ def keep_present(installation: Installation) -> BackupTaken:
             f"{error.message}{why}",
             hint="Mend that, or pass --no-undo to apply the archive without a way back.",
         ) from error
+    more = len(gaps.lost) - _GAPS_SHOWN
+    shown = ", ".join(gaps.lost[:_GAPS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    raise NoWayBack(
+        f"nothing was applied: it would replace or remove what no archive could bring back: {shown}",
+        hint="Keep that yourself and pass --no-undo, or apply other sections with --only.",
+    )
 
 
-def way_back(label: str, plan: ApplyPlan) -> str:
+def way_back(label: str, plan: ApplyPlan, settings_file: Path | None) -> str:
     """The command that takes an applied plan back, from the archive `label` of the time before it."""
-    words = ["lifeboat", "config", "apply", label]
+    words = ["lifeboat"]
+    if settings_file is not None:
+        words += ["--config", str(settings_file)]
+    words += ["config", "apply", label]
     adds_rows = any(rows.inserts for rows in plan.rows)
     if adds_rows or any(action.now is None for files in plan.files for action in files.actions):
         # What applying has added is not in the archive of the time before.
         words.append("--prune")
     for section in sorted(plan.only or ()):
         words += ["--only", section]
-    return " ".join(words)
+    return shlex.join(words)

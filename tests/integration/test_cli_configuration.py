@@ -1,5 +1,6 @@
 """`lifeboat config` on a real platform: out, compared, back, and back again."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import tomlkit
 
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.connections import connect
-from tests.support.command_line import Run, lifeboat, settings_file
+from lifeboat.settings.loading import CONFIG_VARIABLE
+from tests.support.command_line import Ended, Run, lifeboat, settings_file
 
 __all__ = ["lifeboat", "settings_file"]
 CHANGE = """
@@ -36,6 +38,23 @@ def heroes(settings_file: Path, installation: Installation) -> Heroes:
         return tuple(str(row[0]) for row in rows)
 
     return run
+
+
+def change_settings(settings_file: Path, **configuration: object) -> None:
+    text = tomlkit.parse(settings_file.read_text())
+    text["configuration"].update(configuration)
+    settings_file.write_text(tomlkit.dumps(text))
+
+
+def way_back(applied: Ended) -> list[str]:
+    """The words after `lifeboat` of the command that `config apply` tells."""
+    return shlex.split(applied.err.partition("to go back: lifeboat ")[2].splitlines()[0])
+
+
+def apply_words(lifeboat: Run, *words: str) -> list[str]:
+    """The command line that applies an archive with the plan's approval."""
+    dry = lifeboat(*words, "--dry-run", "--json")
+    return [*words, "--yes", dry.json["plan_hash"]]
 
 
 def test_configuration_goes_out_and_back(lifeboat: Run, heroes: Heroes, installation: Installation) -> None:
@@ -80,8 +99,15 @@ def test_an_archive_is_compared_with_the_platform_as_it_is_now(
 
 
 def test_an_applied_archive_is_taken_back_by_the_command_that_it_tells(
-    lifeboat: Run, heroes: Heroes, installation: Installation
+    lifeboat: Run,
+    heroes: Heroes,
+    installation: Installation,
+    settings_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The copied command line must find the same installation from any shell, whatever its folders are called.
+    settings_file = settings_file.rename(settings_file.with_name("the studio's.toml"))
+    monkeypatch.setenv(CONFIG_VARIABLE, str(settings_file))
     before = lifeboat("config", "export", "--json").json["label"]
     changed = heroes(CHANGE)
     dry = lifeboat("config", "apply", before, "--dry-run", "--json")
@@ -89,14 +115,15 @@ def test_an_applied_archive_is_taken_back_by_the_command_that_it_tells(
     applied = lifeboat("config", "apply", before, "--yes", dry.json["plan_hash"])
     after = heroes()
     again = lifeboat("config", "apply", before, "--json")
-    told = applied.err.partition("to go back: lifeboat ")[2].splitlines()[0].split()
+    told = way_back(applied)
+    monkeypatch.delenv(CONFIG_VARIABLE)
     undone = lifeboat(*told, "--yes", lifeboat(*told, "--dry-run", "--json").json["plan_hash"], "--no-undo", "--json")
 
     assert taken == [before]
     assert (applied.code, after) == (0, ("character 1", "character 2", "character 3"))
     assert (again.code, again.json["undo"]) == (0, None)
-    assert told[:2] + told[3:] == ["config", "apply", "--prune"]
-    assert installation.repository().labels() == [before, told[2]]
+    assert told[:4] + told[5:] == ["--config", str(settings_file), "config", "apply", "--prune"]
+    assert installation.repository().labels() == [before, told[4]]
     assert (undone.code, undone.json["undo"], heroes()) == (0, None, changed)
 
 
@@ -118,6 +145,59 @@ def test_without_a_way_back_nothing_is_applied_unless_that_is_wanted(
     assert "nothing was applied: the present configuration cannot be kept" in refused.err
     assert "HINT: Mend that, or pass --no-undo" in refused.err
     assert (applied.code, heroes()[1]) == (0, "character 2")
+
+
+def test_a_file_that_exports_leave_out_is_neither_replaced_nor_removed(
+    lifeboat: Run, heroes: Heroes, settings_file: Path, reachable_tmp: Path, installation: Installation
+) -> None:
+    hooks = reachable_tmp / "hooks"
+    hooks.mkdir()
+    deploy, added = hooks / "deploy.sh", hooks / "added.sh"
+    deploy.write_text("API_TOKEN=abc123def\n")
+    added.write_text("API_TOKEN=abc123def\n")
+    (hooks / "plain.sh").write_text("true\n")
+    change_settings(settings_file, sections={"hooks": {"path": str(hooks)}})
+    both = lifeboat("config", "export", "--json").json["label"]
+    deploy.write_text("API_TOKEN=newer123\n")
+    added.unlink()
+    (hooks / "plain.sh").unlink()
+    change_settings(settings_file, sections={"hooks": {"path": str(hooks), "suspected_secrets": "refuse"}})
+    refused = lifeboat(*apply_words(lifeboat, "config", "apply", both))
+    untouched = deploy.read_text()
+    stored = installation.repository().labels()
+    deploy.write_text("API_TOKEN=abc123def\n")
+    applied = lifeboat(*apply_words(lifeboat, "config", "apply", both))
+    undone = lifeboat(*apply_words(lifeboat, *way_back(applied)), "--no-undo")
+
+    assert (refused.code, untouched, stored) == (1, "API_TOKEN=newer123\n", [both])
+    assert "no archive could bring back: hooks deploy.sh (an export leaves it out)\n" in refused.err
+    assert "HINT: Keep that yourself and pass --no-undo" in refused.err
+    assert applied.code == 0
+    assert "not complete: hooks added.sh: the file is new and stays, because exports leave it out\n" in applied.err
+    assert (undone.code, sorted(path.name for path in hooks.iterdir())) == (0, ["added.sh", "deploy.sh"])
+
+
+def test_a_redacted_value_is_neither_replaced_nor_removed(
+    lifeboat: Run, heroes: Heroes, settings_file: Path, installation: Installation
+) -> None:
+    with_values = lifeboat("config", "export", "--json").json["label"]
+    heroes("DELETE FROM public.segments; DELETE FROM public.characters WHERE id = 3")
+    change_settings(settings_file, redact=["^name$"])
+    redacted = lifeboat("config", "export", "--json").json["label"]
+    changed = heroes("UPDATE public.characters SET name = 'mine' WHERE id = 2")
+    update = lifeboat(*apply_words(lifeboat, "config", "apply", with_values))
+    heroes("INSERT INTO public.characters VALUES (3, 'third')")
+    removal = lifeboat(*apply_words(lifeboat, "config", "apply", redacted, "--prune"))
+    untouched = heroes()
+    stored = installation.repository().labels()
+    wanted = lifeboat(*apply_words(lifeboat, "config", "apply", redacted, "--prune"), "--no-undo")
+
+    assert changed == ("character 1", "mine")
+    assert (update.code, removal.code, untouched) == (1, 1, ("character 1", "mine", "third"))
+    assert "no archive could bring back: heroes 2 name (it is redacted in archives)\n" in update.err
+    assert "no archive could bring back: heroes 3 name (it is redacted in archives)\n" in removal.err
+    assert stored == [with_values, redacted]
+    assert (wanted.code, heroes()) == (0, ("character 1", "mine"))
 
 
 def test_an_archive_is_also_read_from_a_file(lifeboat: Run, installation: Installation) -> None:

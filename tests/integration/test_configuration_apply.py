@@ -17,6 +17,7 @@ from lifeboat.configuration.file_writer import undo_files
 from lifeboat.configuration.index import ConfigurationError
 from lifeboat.configuration.plan import ApplyPlan
 from lifeboat.configuration.planning import plan_apply
+from lifeboat.configuration.way_back import find_gaps
 from lifeboat.postgres.connections import connect
 from lifeboat.settings.configuration import ConfigurationSettings
 from tests.support.configuration import (
@@ -140,6 +141,20 @@ def test_pruning_removes_what_the_archive_has_not(
     assert diff(archive, export(session, settings)).is_empty
     undo_files(tmp_path / "kept")
     assert (hooks / "extra.sh").read_text() == "mine"
+
+
+def test_only_secrets_that_an_update_replaces_are_gaps_in_the_way_back(
+    session: Connection[Any], settings: ConfigurationSettings, archive: Archive, hooks: Path
+) -> None:
+    change_platform(session, hooks)
+    (hooks / "on_approve" / "notify.sh").chmod(0o4755)
+    plan = plan_apply(archive, session, settings)
+    gaps = find_gaps(plan, export(session, settings))
+    # Both rows hold secrets and are updated; only the pin that was NULL is not kept as it is.
+    user = "00000000-0000-0000-0000-000000000001"
+    assert items(plan)["notification_preferences"][1] == [f"{user}/mail", f"{user}/slack"]
+    assert gaps.lost == (f"notification_preferences {user}/slack pin (it is redacted in archives)",)
+    assert gaps.left == ("hook_scripts on_approve/notify.sh: its set-user-id or set-group-id bit is not set again",)
 
 
 def test_an_empty_database_is_filled(

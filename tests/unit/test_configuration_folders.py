@@ -184,6 +184,42 @@ def test_applying_brings_the_folder_back_and_undoing_takes_it_away(hooks: Path, 
     assert state(hooks) == changed
 
 
+@pytest.mark.parametrize("suspected_secrets", ["refuse", "report"])
+def test_pruning_leaves_what_exports_leave_out(hooks: Path, suspected_secrets: str) -> None:
+    for name in ("deploy.sh", "archived_without.sh"):
+        (hooks / name).write_text("#!/bin/sh\nAPI_TOKEN=abc123def\n")
+    (hooks / "id_ed25519").write_bytes(KEY)
+    section = FolderSection.model_validate({"path": str(hooks), "suspected_secrets": suspected_secrets})
+    planner = FilesPlanner("hooks", FilesSection("folder", "hooks", "/srv", ()), hooks, {"archived_without.sh"})
+    planned = planner.plan(ConfigurationSettings(), section, prune=True)
+    kept = ["archived_without.sh", "id_ed25519"]
+    removed = ["on_approve/latest", "on_approve/notify.sh", "readme.txt"]
+    if suspected_secrets == "refuse":
+        kept.insert(1, "deploy.sh")
+    else:
+        removed.insert(0, "deploy.sh")
+    assert [action.item.path for action in planned.actions] == removed
+    assert [(note.item, note.problem) for note in planner.notes] == [
+        (path, "is not removed: exports leave it out") for path in kept
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "taken"),
+    [
+        (FileItem("a/new.sh", "file", 0o755, b"true"), True),
+        (FileItem("a/new.txt", "file", 0o755, b"true"), False),
+        (FileItem("old/new.sh", "file", 0o755, b"true"), False),
+        (FileItem("new.sh", "file", 0o755, b"API_TOKEN=abc123def\n"), False),
+        (FileItem("new.sh", "file", 0o755, b"x" * 1001), False),
+        (FileItem("new.sh", "link", 0o777, target="other.sh"), True),
+        (FileItem("new.sh", "link", 0o777, target="/etc/passwd"), False),
+    ],
+)
+def test_a_file_that_is_not_there_yet_is_judged_as_an_export_would(tmp_path: Path, item: FileItem, taken: bool) -> None:
+    assert reader(tmp_path, include=["*.sh"], exclude=["old"], suspected_secrets="refuse").takes(item) is taken
+
+
 def test_a_folder_that_is_not_there_is_made(tmp_path: Path, hooks: Path) -> None:
     root = tmp_path / "new" / "hooks"
     archived = list(reader(hooks).read().files)
