@@ -19,12 +19,13 @@ def differential_backup(
 ) -> BackupTaken | State[Any]:
     """Back up what changed since the newest full backup; where that is impossible, take a full one and say why.
 
-    A server that never gives such backups (it needs PostgreSQL 17 with summarize_wal on) has scheduled runs skipped.
+    A server that never gives such backups (it needs PostgreSQL 17 with summarize_wal on) has scheduled runs skipped
+    while the newest full backup is younger than `backup.full_max_age_days`.
 
     Args:
         engine: basebackup; dumps know nothing of the kind.
         destination: A destination of lifeboat.toml; without it, the default one.
     """
-    if skipped := skip_if_stale() or skip_if_unsupported(BackupType.DIFFERENTIAL, destination):
+    if skipped := skip_if_stale() or skip_if_unsupported(BackupType.DIFFERENTIAL, engine, destination):
         return skipped
     return back_up_database(BackupType.DIFFERENTIAL, engine, destination)

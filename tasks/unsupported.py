@@ -14,23 +14,23 @@ from tasks.staleness import SKIPPED
 from tasks.work import at_work
 
 
-def skip_if_unsupported(kind: BackupType, destination: str | None) -> State[None] | None:
-    """The state `Skipped` for a scheduled run of a type that this server never gives; None for all others.
+def skip_if_unsupported(kind: BackupType, engine: str, destination: str | None) -> State[None] | None:
+    """The state `Skipped` for a scheduled run of a type that this server never gives the engine; None for all others.
 
     Who asks by hand gets a full backup instead, with the reason.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or not context.flow_run.auto_scheduled:
         return None
-    reason = ask_the_server(kind, destination)
+    reason = ask_the_server(kind, engine, destination)
     return Completed(name=SKIPPED, message=reason) if reason is not None else None
 
 
 @task(name="ask-the-server", task_run_name="does it give {kind} backups?", cache_policy=NO_CACHE, **TRANSIENT_ONLY)
-def ask_the_server(kind: BackupType, destination: str | None) -> str | None:
+def ask_the_server(kind: BackupType, engine: str, destination: str | None) -> str | None:
     """Why a scheduled backup of that type is left out; None where it should be taken."""
     with at_work() as work:
-        reason = why_leave_out(work.installation, kind, destination)
+        reason = why_leave_out(work.installation, kind, engine, destination)
         if reason is not None:
             LOG.warning("skipped: %s", reason)
     return reason

@@ -45,6 +45,7 @@ def unpack_chain(  # noqa: PLR0913
         # The map names the source's tablespace folders: the restored server would write into the live ones.
         (folder / "tablespace_map").unlink(missing_ok=True)
     if len(chain) > 1:
+        tell(0)
         words = [*map(str, folders), f"--output={target}", "--manifest-checksums=SHA256", "--no-sync"]
         doing = f"combining {' + '.join(manifest.label for manifest in chain)}"
         run_tool(tools, "pg_combinebackup", words, doing=doing, watch=watch, timeout_seconds=timeout_seconds)

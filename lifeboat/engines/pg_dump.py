@@ -100,8 +100,8 @@ class PgDumpEngine:
     def load_server(self, folder: Path, server: ConnectionInfo, *, database: str, watch: Watch) -> None:
         """Load a copied dump into a new scratch server: the roles, and the dumped `database` under its own name.
 
-        Tablespaces are left out: their folders are those of the live server. Raises EngineFailed and the errors that
-        `name_failure` knows.
+        Tablespaces are left out: their folders are those of the live server. So are subscriptions. Raises EngineFailed
+        and the errors that `name_failure` knows.
         """
         if (folder / GLOBALS_FILE).exists():
             self._load_globals(folder / GLOBALS_FILE, server)
@@ -110,13 +110,18 @@ class PgDumpEngine:
         self._load(folder, into, create=not there, watch=watch, options=["--no-tablespaces"])
 
     def load_database(self, folder: Path, database: ConnectionInfo, *, watch: Watch) -> None:
-        """Load a copied dump into an existing, empty database; the server's roles are left alone. Raises as above."""
+        """Load a copied dump into an existing, empty database; the server's roles are left alone.
+
+        Subscriptions are left out. Raises as `load_server`.
+        """
         self._load(folder, database, create=False, watch=watch)
 
     def _load(
         self, folder: Path, into: ConnectionInfo, *, create: bool, watch: Watch, options: Sequence[str] = ()
     ) -> None:
-        words = [*(["--create"] if create else []), *options, "--exit-on-error", "--no-password"]
+        # A copy must not subscribe: it would share the source's slot at the publisher, and cannot be dropped.
+        fixed = ["--no-subscriptions", "--exit-on-error", "--no-password"]
+        words = [*(["--create"] if create else []), *options, *fixed]
         words.append(f"--jobs={self.settings.jobs}")
         words += [f"--dbname={into.database}", str(folder / DUMP_FOLDER)]
         self._run("pg_restore", words, f"loading the dump of {into.database}", watch, into)

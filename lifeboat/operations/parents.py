@@ -8,11 +8,13 @@ from lifeboat.storage.repository import BackupRepository, StoredBackup
 _PHYSICAL = {BackupType.FULL, BackupType.DIFFERENTIAL, BackupType.INCREMENTAL}
 
 
-def choose_parent(repository: BackupRepository, engine: str, kind: BackupType) -> Manifest:
+def choose_parent(
+    repository: BackupRepository, engine: str, kind: BackupType, *, system_identifier: str | None = None
+) -> Manifest:
     """The newest full backup for a differential one, the newest physical one for an incremental one.
 
-    Suspect backups and those whose chain is broken or suspect are passed over. Raises IncrementalImpossible when none
-    is left.
+    Suspect backups and those whose chain is broken or suspect are passed over, and with `system_identifier` those of
+    other clusters. Raises IncrementalImpossible when none is left.
     """
     backups = {
         stored.manifest.label: stored
@@ -23,7 +25,9 @@ def choose_parent(repository: BackupRepository, engine: str, kind: BackupType) -
     sound = [
         stored.manifest
         for stored in backups.values()
-        if stored.manifest.type in wanted and _chain_is_sound(stored, backups)
+        if stored.manifest.type in wanted
+        and system_identifier in {None, stored.manifest.system_identifier}
+        and _chain_is_sound(stored, backups)
     ]
     if not sound:
         raise IncrementalImpossible(f"there is no sound backup that a {kind} one could build on")

@@ -65,26 +65,44 @@ class DrillOrder:
 
 @dataclass
 class Phases:
-    """How long each phase took, in seconds, in order."""
+    """How long each phase took, in seconds, in order of their beginnings; one inside another counts for itself."""
 
     on_progress: Callable[[str], None] | None
     on_amount: Callable[[Progress], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    _open: list[str] = field(default_factory=list, init=False)
+    _told: str = field(default="", init=False)
+    _since: float = field(default=0.0, init=False)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Time one phase and tell that it has begun."""
         LOG.info("drill: %s", name)
-        if self.on_progress is not None:
-            self.on_progress(name)
-        began = time.monotonic()
+        self._count()
+        self._open.append(name)
+        self.seconds.setdefault(name, 0.0)
+        self._tell()
         try:
             yield
         finally:
-            self.seconds[name] = round(time.monotonic() - began, 3)
+            self._count()
+            self._open.pop()
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        if self._open:
+            self.seconds[self._open[-1]] = round(self.seconds[self._open[-1]] + now - self._since, 3)
+        self._since = now
+
+    def _tell(self) -> None:
+        self._told = self._open[-1]
+        if self.on_progress is not None:
+            self.on_progress(self._told)
 
     def amount(self, progress: Progress) -> None:
         """Tell how far the present phase is, where that is known."""
+        if self._open and self._told != self._open[-1]:
+            self._tell()  # it goes on after one inside it
         if self.on_amount is not None:
             self.on_amount(progress)
 

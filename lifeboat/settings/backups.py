@@ -17,6 +17,13 @@ class BackupSettings(Section):
     )
     lock_wait_seconds: float = Field(3600, ge=0, description="How long `wait` waits before it refuses.")
     timeout_seconds: float = Field(6 * 3600, gt=0, description="The longest that a backup tool may run.")
+    full_max_age_days: float = Field(
+        8,
+        ge=0,
+        le=3650,
+        description="Scheduled differential and incremental backups that the server never gives are skipped while the "
+        "newest sound full backup is younger than this many days; after that a full one is taken in their place.",
+    )
 
 
 class BaseBackupSettings(Section):

@@ -14,7 +14,7 @@ from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.binaries import PgTools, find_embedded_bin_dir
 from lifeboat.postgres.folders import give_to
 from lifeboat.storage.manifest import BackupType
-from lifeboat.verification.verifybackup import PROGRAM
+from lifeboat.verification.verifybackup import PROGRAM, FileCheckFailed
 
 CRASHES = "pg_verifybackup could not run: it crashes (signal 11)"
 
@@ -28,15 +28,18 @@ def chain(installation: Installation) -> str:
     return take_backup(installation, BackupOrder(BackupType.INCREMENTAL)).label
 
 
-def with_stand_in(installation: Installation, folder: Path, script: str) -> Installation:
-    """The same installation, whose pg_verifybackup is a shell script that is told a folder as `$1`."""
+def with_stand_in(installation: Installation, folder: Path, script: str, name: str = PROGRAM) -> Installation:
+    """The same installation, whose pg_verifybackup, or another program, is a shell script.
+
+    The former is told a folder as `$1`.
+    """
     folder.mkdir()
     for program in installation.tools.bin_dir.iterdir():
-        if program.name != PROGRAM:
+        if program.name != name:
             (folder / program.name).symlink_to(program)
-    body = f'#!/bin/sh\n[ "$1" != --version ] || {{ echo "{PROGRAM} (PostgreSQL) 18.4"; exit 0; }}\n{script}\n'
-    (folder / PROGRAM).write_text(body)
-    (folder / PROGRAM).chmod(0o755)
+    body = f'#!/bin/sh\n[ "$1" != --version ] || {{ echo "{name} (PostgreSQL) 18.4"; exit 0; }}\n{script}\n'
+    (folder / name).write_text(body)
+    (folder / name).chmod(0o755)
     made = Installation(installation.settings)
     vars(made)["tools"] = PgTools(folder, installation.tools.user)
     return made
@@ -72,6 +75,38 @@ def test_its_complaint_is_a_fault_of_the_drill(
     assert f"{chain}" in fault
     assert complaint.replace(" error:", "") in fault
     assert not installation.repository().load(chain).state.verified
+
+
+@pytest.mark.parametrize("verifybackup", [True, False])
+def test_damage_to_what_was_combined_is_named_whether_or_not_pg_verifybackup_works(
+    installation: Installation, chain: str, reachable_tmp: Path, verifybackup: bool
+) -> None:
+    real = installation.tools.path("pg_combinebackup")
+    hurt = 'printf "not 18" | dd of="$out/PG_VERSION" conv=notrunc status=none; rm "$out/global/pg_filenode.map"'
+    script = f"""{real} "$@" || exit
+for word; do case $word in --output=*) out=${{word#--output=}} ;; esac; done
+{hurt}"""
+    drills = installation.settings.drills.model_copy(update={"verifybackup": verifybackup})
+    made = Installation(installation.settings.model_copy(update={"drills": drills}))
+    asked = with_stand_in(made, reachable_tmp / "bin", script, "pg_combinebackup")
+    report = run_drill(asked, DrillOrder(chain))
+    (fault,) = report.faults
+    assert f"{chain}, combined with what it builds on" in fault
+    assert "PG_VERSION: 6 bytes instead of 3" in fault
+    assert "global/pg_filenode.map: missing" in fault
+    assert report.phases["check files"] > 0
+
+
+def test_its_own_trouble_condemns_nothing_and_proves_nothing(
+    installation: Installation, chain: str, reachable_tmp: Path
+) -> None:
+    trouble = 'pg_verifybackup: error: could not open file "/x": Too many open files'
+    asked = with_stand_in(installation, reachable_tmp / "bin", f"echo '{trouble}' >&2; exit 1")
+    with pytest.raises(FileCheckFailed, match="Too many open files"):
+        run_drill(asked, DrillOrder(chain))
+    state = installation.repository().load(chain).state
+    assert (state.verified, state.failed_drill_at) == (False, None)
+    assert list(installation.settings.scratch_dir.glob("scratch-*")) == []
 
 
 def test_one_that_crashes_is_a_note_and_no_fault(installation: Installation, chain: str) -> None:

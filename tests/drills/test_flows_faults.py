@@ -72,7 +72,8 @@ def backup(services: Services) -> Iterator[MidBackup]:
     tool = until(lambda: backing_up(process), 120)
     services.write()
     yield MidBackup(services, run.id, process, tool)
-    assert services.run("full-backup").succeeded
+    following = services.run("full-backup")
+    assert following.succeeded, f"{following.state_name}: {following.message}"
     services.assert_nothing_is_left()
 
 

@@ -13,12 +13,13 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from deployments.api import prefect_api
 from deployments.triggering import TriggeredRun
 from lifeboat.catalog.store import BackupRow
+from lifeboat.engines.pg_dump import PgDumpEngine
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.operations.unsupported import why_leave_out
 from lifeboat.postgres.binaries import PgTools
-from lifeboat.storage.manifest import BackupType
+from lifeboat.storage.manifest import BackupType, Manifest
 from tests.support.postgres import DEBIAN_15, tools_for
 from tests.support.prefect import Services, services, until
 
@@ -124,6 +125,60 @@ def test_a_backup_that_must_not_be_built_on_leaves_nothing_out(platform: Install
     path.write_bytes(path.read_bytes()[:-100])
     assert not run_drill(platform, DrillOrder(backup.label)).passed
     assert why_leave_out(platform, BackupType.INCREMENTAL) is None
+
+
+def test_a_full_backup_leaves_out_only_what_it_can_stand_for(platform: Installation) -> None:
+    """Not one of another cluster, nor one that is as old as the limit says."""
+
+    def with_limit(days: float) -> Installation:
+        backup = platform.settings.backup.model_copy(update={"full_max_age_days": days})
+        return Installation(platform.settings.model_copy(update={"backup": backup}))
+
+    backup = take_backup(platform, BackupOrder(BackupType.FULL))
+    for kind in (BackupType.INCREMENTAL, BackupType.DIFFERENTIAL):
+        assert why_leave_out(platform, kind) is not None
+        assert why_leave_out(with_limit(0), kind) is None
+    repository = platform.writable_repository()
+    original = repository.manifest(backup.label)
+    shutil.rmtree(backup.location)
+    age = timedelta(days=7, hours=23)
+    republish(platform, original, started_at=datetime.now(UTC) - age)
+    assert why_leave_out(platform, BackupType.INCREMENTAL) is not None
+    assert why_leave_out(with_limit(7.9), BackupType.INCREMENTAL) is None
+    shutil.rmtree(repository.destination.path / repository.key(repository.labels()[0]))  # type: ignore[attr-defined]
+    republish(platform, original, system_identifier=str(int(str(original.system_identifier)) + 1))
+    assert why_leave_out(platform, BackupType.INCREMENTAL) is None
+
+
+class Giving(PgDumpEngine):
+    """An engine that takes every type of PostgreSQL 15, as pgBackRest does."""
+
+    def types(self, server_major: int) -> frozenset[BackupType]:
+        """All of them."""
+        del server_major
+        return frozenset(BackupType)
+
+
+def test_each_engine_is_asked_for_itself(platform: Installation) -> None:
+    take_backup(platform, BackupOrder(BackupType.FULL))
+    assert why_leave_out(platform, BackupType.INCREMENTAL, "basebackup") is not None
+    assert why_leave_out(platform, BackupType.INCREMENTAL, "pg_dump") is None  # it has no full backup
+
+    manifest = platform.repository().manifest(platform.repository().labels()[0])
+    republish(platform, manifest, engine="pg_dump")
+    reason = why_leave_out(platform, BackupType.INCREMENTAL, "pg_dump")
+    assert reason == "no incremental backup is taken on schedule: pg_dump takes none of PostgreSQL 15"
+    giving, dumping = Installation(platform.settings), platform.pg_dump
+    vars(giving)["pg_dump"] = Giving(dumping.tools, dumping.connection, dumping.settings, dumping.timeout_seconds)
+    assert why_leave_out(giving, BackupType.INCREMENTAL, "pg_dump") is None
+
+
+def republish(installation: Installation, manifest: Manifest, **update: object) -> None:
+    """A backup with this manifest and no content."""
+    repository = installation.writable_repository()
+    made = repository.begin(BackupType.FULL, manifest.started_at)
+    update |= {"id": uuid4(), "label": made.label, "objects": made.seal()}
+    repository.publish(made, manifest.model_copy(update=update))
 
 
 def test_a_drill_asks_pg_verifybackup_too(platform: Installation, caplog: pytest.LogCaptureFixture) -> None:

@@ -94,6 +94,38 @@ def test_a_dump_restores_into_a_temporary_database_that_is_gone_afterwards(insta
     assert left == (0,)
 
 
+def test_a_subscription_of_the_source_is_not_loaded_into_a_drill(installation: Installation) -> None:
+    """A copy of it would use the source's slot at the publisher, and its database could not be dropped."""
+    with connect(installation.source, autocommit=True) as session:
+        session.execute(
+            "CREATE SUBSCRIPTION feed CONNECTION 'host=/nowhere dbname=none' PUBLICATION p"
+            " WITH (connect = false, slot_name = NONE)"
+        )
+        session.execute("COMMENT ON SUBSCRIPTION feed IS 'from elsewhere'")
+    try:
+        backup = take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))
+        dump = Path(backup.location) / "dump"
+        listed = installation.tools.run("pg_restore", ["--list", dump], timeout_seconds=60).stdout
+        assert " SUBSCRIPTION - feed " in listed
+        for target in ("database", "scratch"):
+            found: list[tuple[int]] = []
+
+            def look(restored: ConnectionInfo, found: list[tuple[int]] = found) -> None:
+                with connect(restored, autocommit=True) as session:
+                    query = "SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid"
+                    found.extend(session.execute(f"{query} WHERE d.datname = current_database()").fetchall())
+
+            report = run_drill(installation, DrillOrder(target=target, on_restored=look))
+            assert (report.faults, found) == ([], [(0,)])
+        with connect(installation.source, autocommit=True) as session:
+            left = session.execute("SELECT datname FROM pg_database WHERE datname LIKE 'lifeboat_drill_%'").fetchall()
+            kept = session.execute("SELECT subname, subenabled, subslotname FROM pg_subscription").fetchall()
+        assert (left, kept) == ([], [("feed", False, None)])
+    finally:
+        with connect(installation.source, autocommit=True) as session:
+            session.execute("DROP SUBSCRIPTION feed")
+
+
 def test_a_drill_beside_the_source_archives_nothing_but_the_sources_own_segments(installation: Installation) -> None:
     """Loading is the source server's work: it may fill segments, on its own timeline, and touches no archived one."""
     take_backup(installation, BackupOrder(BackupType.LOGICAL, engine="pg_dump"))

@@ -52,6 +52,7 @@ def test_a_short_file_is_enough(write: Write) -> None:
     [
         ("[platfor]\nembedded = true", "platfor", "platform"),
         ("[backup]\ndestinatio = 'primary'", "backup.destinatio", "destination"),
+        ("[backup]\nfull_max_age = 3", "backup.full_max_age", "full_max_age_days"),
         ("[wal]\nsegment_timeout = 3", "wal.segment_timeout", "segment_timeout_seconds"),
         ("[engines.basebackup]\ncompresion_level = 3", "engines.basebackup.compresion_level", "compression_level"),
         ("[engines.pgdump]\njobs = 3", "engines.pgdump", "pg_dump"),

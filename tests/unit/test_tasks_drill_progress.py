@@ -37,6 +37,19 @@ def test_files_move_the_bar_by_bytes_between_their_phase_and_the_next() -> None:
     ]
 
 
+def test_a_phase_that_goes_on_after_one_inside_it_does_not_take_the_bar_back() -> None:
+    bar = Shown()
+    drill = DrillProgress(bar)
+    drill.phase("restore files")
+    drill.amount(Progress(500_000, 1_000_000))
+    drill.phase("check files")
+    drill.phase("restore files")
+    drill.amount(Progress(600_000, 1_000_000))
+    first, last = PHASE_STARTS["restore files"], PHASE_STARTS["read WAL"]
+    half = (first + last) / 2
+    assert [place for place, _ in bar.seen] == [first, half, half, half, round(first + 0.6 * (last - first), 1)]
+
+
 def test_an_unknown_phase_leaves_the_bar_where_it_is() -> None:
     bar = Shown()
     drill = DrillProgress(bar)
