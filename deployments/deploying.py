@@ -1,5 +1,6 @@
 """Makes Prefect's deployments what `prefect.yaml` declares; may be repeated at any time."""
 
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +16,7 @@ from prefect.workers.process import ProcessWorker
 
 from deployments.registry import DeploymentDefinition, Registry, ScheduleDefinition
 from lifeboat.errors import SettingsError
+from lifeboat.operations.deployment_owner import DeploymentOwner, refuse_foreign
 
 # One process a run instead of two, which starts it 3 s sooner: the worker would first start another Python that only
 # runs the pull steps. A worker therefore needs our environment's `bin` folder first in its PATH.
@@ -48,12 +50,20 @@ def ensure_work_pool(client: SyncPrefectClient, name: str) -> None:
         client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
 
 
-def deploy(client: SyncPrefectClient, registry: Registry, work_pool: str) -> list[str]:
-    """Create or update every deployment; returns their names, `flow/deployment`.
+def refuse_foreign_deployments(client: SyncPrefectClient, registry: Registry, owner: DeploymentOwner) -> None:
+    """Raise ForeignDeployment when the server has a deployment of ours that another installation has made."""
+    for entry in registry.deployments:
+        name = f"{load_flow(entry.entrypoint).name}/{entry.name}"
+        with suppress(ObjectNotFound):
+            refuse_foreign(name, client.read_deployment_by_name(name).job_variables, owner, str(client.api_url))
+
+
+def deploy(client: SyncPrefectClient, registry: Registry, work_pool: str, owner: DeploymentOwner) -> list[str]:
+    """Create or update every deployment as the owner's; returns their names, `flow/deployment`.
 
     Schedules are made together with their deployment only: afterwards they belong to the administrator.
     """
-    return [_deploy_one(client, registry, entry, work_pool) for entry in registry.deployments]
+    return [_deploy_one(client, registry, entry, work_pool, owner) for entry in registry.deployments]
 
 
 def load_flow(entrypoint: str) -> Flow[..., Any]:
@@ -65,7 +75,13 @@ def load_flow(entrypoint: str) -> Flow[..., Any]:
     return found
 
 
-def _deploy_one(client: SyncPrefectClient, registry: Registry, entry: DeploymentDefinition, work_pool: str) -> str:
+def _deploy_one(
+    client: SyncPrefectClient,
+    registry: Registry,
+    entry: DeploymentDefinition,
+    work_pool: str,
+    owner: DeploymentOwner,
+) -> str:
     flow = load_flow(entry.entrypoint)
     name = f"{flow.name}/{entry.name}"
     common: dict[str, Any] = {
@@ -87,10 +103,13 @@ def _deploy_one(client: SyncPrefectClient, registry: Registry, entry: Deployment
             name=entry.name,
             schedules=[_schedule(schedule) for schedule in entry.schedules],
             parameter_openapi_schema=schema,
+            job_variables=owner.job_variables(),
             **common,
         )
     else:
-        client.update_deployment(existing.id, DeploymentUpdate(parameter_openapi_schema=schema, **common))
+        variables = owner.job_variables(existing.job_variables)
+        update = DeploymentUpdate(parameter_openapi_schema=schema, job_variables=variables, **common)
+        client.update_deployment(existing.id, update)
     return name
 
 

@@ -4,6 +4,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,10 @@ _RESTART_WINDOW_SECONDS = 600.0
 
 class ServiceEnded(PermanentError):
     """A process that should run on has ended."""
+
+
+class PortTaken(SettingsError):
+    """Somebody else listens on the port of our Prefect server."""
 
 
 @dataclass
@@ -48,6 +53,15 @@ class Supervised:
     def pid(self) -> int | None:
         """Its process id, None when it does not run."""
         return self._service.pid if self._service and self._service.returncode() is None else None
+
+    def tree(self) -> set[int]:
+        """The process ids of it and of what it has started, none when it does not run."""
+        if self.pid is None:
+            return set()
+        try:
+            return {self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True))}
+        except psutil.NoSuchProcess:
+            return set()
 
     def ensure(self, say: Callable[[str], None]) -> bool:
         """Whether it had ended and was started again; raises ServiceEnded when that happens too often."""
@@ -111,29 +125,37 @@ def worker_process(settings: PrefectSettings, environment: dict[str, str], log_p
 
 
 def refuse_taken_port(settings: PrefectSettings) -> None:
-    """Raise SettingsError when somebody else listens on the server's port already."""
+    """Raise PortTaken when somebody else listens on the server's port already."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            place = f"{settings.host}:{settings.port}"
-            raise SettingsError(
-                f"the Prefect server cannot listen on {place}: {error.strerror}{_owner(settings)}",
-                hint="Stop what uses it, or set another `prefect.port`; a Prefect server that runs already is used "
-                "with `prefect.api_url`.",
-            ) from error
+            raise _port_taken(settings, error.strerror or str(error), _port_listeners(settings)) from error
+
+
+def listens(settings: PrefectSettings, server: Supervised) -> bool:
+    """Whether our server, or a process that it has started, is the one that listens on its port.
+
+    Raises PortTaken when somebody else does: whoever answers there is then not our server.
+    """
+    found = _port_listeners(settings)
+    ours = server.tree()
+    if not found or not ours.isdisjoint(found):
+        return bool(found)
+    raise _port_taken(settings, "somebody else listens there", found)
 
 
 def wait_until_healthy(settings: PrefectSettings, server: Supervised | None, stopping: Callable[[], bool]) -> bool:
-    """Wait for the API; False when we are to stop. Raises ServiceEnded when our server ends or does not answer."""
+    """Wait for the API of our server, or of somebody else's without one; False when we are to stop.
+
+    Raises PortTaken, and ServiceEnded when our server ends or does not answer.
+    """
     deadline = time.monotonic() + _START_SECONDS
-    while not is_healthy(settings):
+    while not _is_ready(settings, server):
         if stopping():
             return False
-        if server is not None:
-            server.refuse_end()
         if time.monotonic() > deadline:
             raise ServiceEnded(
                 f"the Prefect API at {settings.effective_api_url} did not answer within {_START_SECONDS:.0f} s",
@@ -143,13 +165,41 @@ def wait_until_healthy(settings: PrefectSettings, server: Supervised | None, sto
     return True
 
 
-def _owner(settings: PrefectSettings) -> str:
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
-                continue
-            if connection.laddr[1] == settings.port:
-                return f" (process {connection.pid}, {psutil.Process(connection.pid).name()}, is there)"
-    except psutil.Error:
-        pass
+def _is_ready(settings: PrefectSettings, server: Supervised | None) -> bool:
+    if server is None:
+        return is_healthy(settings)
+    # The port first: a server that found it taken has ended, and who took it says more than how it ended.
+    listening = listens(settings, server)
+    server.refuse_end()
+    return listening and is_healthy(settings)
+
+
+def _port_taken(settings: PrefectSettings, why: str, listeners: set[int | None]) -> PortTaken:
+    return PortTaken(
+        f"the Prefect server cannot listen on {settings.host}:{settings.port}: {why}{_named(listeners)}",
+        hint="Stop what uses it, or set another `prefect.port`; a Prefect server that runs already is used with "
+        "`prefect.api_url`.",
+    )
+
+
+def _port_listeners(settings: PrefectSettings) -> set[int | None]:
+    """The processes that listen where our server does; None stands for one that we may not look into."""
+    addresses = {str(found[4][0]) for found in socket.getaddrinfo(settings.host, settings.port)}
+    # A socket on all of IPv6 may leave IPv4 alone.
+    addresses |= {"::", "0.0.0.0"} if any(":" in address for address in addresses) else {"0.0.0.0"}  # noqa: S104
+    return {
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr
+        and connection.laddr[1] == settings.port
+        and connection.laddr[0] in addresses
+    }
+
+
+def _named(listeners: set[int | None]) -> str:
+    for pid in listeners:
+        with suppress(psutil.Error):
+            if pid is not None:
+                return f" (process {pid}, {psutil.Process(pid).name()}, is there)"
     return ""

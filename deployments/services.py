@@ -15,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import WorkerFilter
 
 from deployments.api import prefect_api
-from deployments.deploying import deploy, ensure_work_pool
+from deployments.deploying import deploy, ensure_work_pool, refuse_foreign_deployments
 from deployments.draining import DrainMark, drain
 from deployments.environment import prefect_home, service_environment
 from deployments.processes import (
@@ -30,11 +30,13 @@ from deployments.registry import load_registry
 from lifeboat.catalog.errors import CatalogUnavailable
 from lifeboat.catalog.migrate import migrate
 from lifeboat.errors import LifeboatError, PermanentError
+from lifeboat.operations.deployment_owner import DeploymentOwner
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.platform import start_platform, stop_platform
 
 _WATCH_SECONDS = 0.5
 _WORKER_SECONDS = 60.0
+_DATABASE_VARIABLES = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 
 Say = Callable[[str], None]
 
@@ -116,7 +118,7 @@ def running_services(
 ) -> Iterator[RunningServices]:
     """Start everything, yield when the worker waits for runs, and stop everything at the end.
 
-    Only the main thread may enter it. Raises AlreadyUp, SettingsError for a taken port, ServiceEnded, and what
+    Only the main thread may enter it. Raises AlreadyUp, PortTaken, ForeignDeployment, ServiceEnded, and what
     PostgreSQL and the catalog raise. When `stopping` is set meanwhile it yields early, with what runs by then.
     """
     services = RunningServices(installation, say, stopping or threading.Event(), hurry or threading.Event())
@@ -189,7 +191,11 @@ def _start_worker(services: RunningServices, home: Path, stack: ExitStack) -> No
     if not wait_until_healthy(settings, services.server, services.stopping.is_set):
         return
     mark = DrainMark(home / "drained")
+    registry, owner = load_registry(), DeploymentOwner.of(services.installation)
     with prefect_api(settings) as client:
+        if not _has_own_database(services):
+            # Before the worker: it would take the runs of the other installation.
+            refuse_foreign_deployments(client, registry, owner)
         ensure_work_pool(client, settings.work_pool)
         mark.resume(client, settings.work_pool)
         worker = worker_process(settings, service_environment(services.installation), home / "worker.log")
@@ -197,8 +203,13 @@ def _start_worker(services: RunningServices, home: Path, stack: ExitStack) -> No
         services.say("starting the worker")
         worker.start()
         services.worker = worker
-        services.deployments = deploy(client, load_registry(), settings.work_pool)
+        services.deployments = deploy(client, registry, settings.work_pool, owner)
         _wait_for_worker(services, worker, client)
+
+
+def _has_own_database(services: RunningServices) -> bool:
+    # What is in the database below our state folder is ours, even if the settings file has moved since.
+    return services.server is not None and not any(name in os.environ for name in _DATABASE_VARIABLES)
 
 
 def _wait_for_worker(services: RunningServices, worker: Supervised, client: SyncPrefectClient) -> None:

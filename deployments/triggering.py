@@ -17,6 +17,8 @@ from prefect.utilities.schema_tools import validate
 
 from deployments.api import prefect_api, run_url
 from lifeboat.errors import PermanentError, SettingsError, TransientError
+from lifeboat.operations.deployment_owner import DeploymentOwner, refuse_foreign
+from lifeboat.operations.installation import Installation
 from lifeboat.settings.prefect import PrefectSettings
 
 _POLL_SECONDS = 0.5
@@ -69,7 +71,7 @@ OnUpdate = Callable[[TriggeredRun], None]
 
 
 def trigger(  # noqa: PLR0913 - the one way to start a flow: its options belong to it
-    settings: PrefectSettings,
+    installation: Installation,
     name: str,
     parameters: Mapping[str, Any] | None = None,
     *,
@@ -80,10 +82,14 @@ def trigger(  # noqa: PLR0913 - the one way to start a flow: its options belong 
     """Run the deployment `flow/deployment` and wait for its end; `timeout_seconds` 0 does not wait, None for ever.
 
     The same `idempotency_key` names the same run. `on_update` is called whenever the state changes. Raises
-    NoSuchDeployment, SettingsError for parameters that the flow does not take, RunTooLong, PrefectUnreachable.
+    NoSuchDeployment, ForeignDeployment, SettingsError for parameters that the flow does not take, RunTooLong,
+    PrefectUnreachable.
     """
+    settings = installation.settings.prefect
     with prefect_api(settings) as client:
         deployment = _find(client, name)
+        owner = DeploymentOwner.of(installation)
+        refuse_foreign(name, deployment.job_variables, owner, settings.effective_api_url)
         refuse_wrong_parameters(name, deployment.parameter_openapi_schema or {}, parameters or {})
         run = client.create_flow_run_from_deployment(
             deployment.id, parameters=dict(parameters or {}), idempotency_key=idempotency_key

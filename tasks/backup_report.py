@@ -1,13 +1,10 @@
 """What an administrator reads about a finished backup, with the commands that bring it back."""
 
-import re
-from collections.abc import Iterable
-
 from lifeboat.operations.results import BackupTaken
-from lifeboat.storage.manifest import Fingerprint, Manifest, RestoreStep
-from tasks.figures import duration_text, markdown_table, size_text, time_text
+from lifeboat.storage.manifest import Fingerprint, Manifest
+from tasks.figures import count_text, duration_text, markdown_table, size_text, time_text
+from tasks.restore_commands import restore_lines
 
-_VARIABLE = re.compile(r"\$\{?([A-Z][A-Z_]*)\b")
 _LARGEST_TABLES = 15
 
 
@@ -16,7 +13,7 @@ def backup_report(taken: BackupTaken, manifest: Manifest) -> str:
     parts = [f"# {taken.type.capitalize()} backup {taken.label}", _facts(taken, manifest), "## Time", _phases(taken)]
     if manifest.fingerprint is not None:
         parts += ["## Fingerprint", _fingerprint(manifest.fingerprint)]
-    parts += ["## Restore with stock tools", _tools(manifest), _restore(taken, manifest.restore)]
+    parts += ["## Restore with stock tools", _tools(manifest), _restore(taken, manifest)]
     return "\n\n".join(parts)
 
 
@@ -27,7 +24,7 @@ def _facts(taken: BackupTaken, manifest: Manifest) -> str:
         ("set", f"`{manifest.set_id}`"),
         ("engine", taken.engine),
         ("where", f"`{taken.location}`"),
-        ("size", f"{size_text(taken.size_bytes)} in {len(manifest.objects)} objects"),
+        ("size", f"{size_text(taken.size_bytes)} in {count_text(len(manifest.objects), 'object')}"),
         ("builds on", f"`{manifest.parent_label}`" if manifest.parent_label else "nothing"),
         ("PostgreSQL", manifest.pg_version or "unknown"),
         ("WAL", _wal(manifest)),
@@ -74,11 +71,5 @@ def _tools(manifest: Manifest) -> str:
     return f"Needs {needs or 'nothing but a shell'}; neither Lifeboat nor Prefect."
 
 
-def _restore(taken: BackupTaken, steps: Iterable[RestoreStep]) -> str:
-    chosen = list(steps)
-    known = {"BACKUP": taken.location, "REPOSITORY": taken.location.rpartition("/")[0]}
-    used = dict.fromkeys(name for step in chosen for line in step.commands for name in _VARIABLE.findall(line))
-    lines = [f"export {name}={known.get(name, '…   # choose')}" for name in used]
-    for step in chosen:
-        lines += ["", f"# {step.title}", *step.commands]
-    return "\n".join(["```sh", *lines, "```"])
+def _restore(taken: BackupTaken, manifest: Manifest) -> str:
+    return "\n".join(["```sh", *restore_lines(manifest, taken.location), "```"])

@@ -8,9 +8,12 @@ from console.cli import backup_run, backup_verify
 from console.cli.options import AsJson, Destination
 from console.cli.output import notice, say, say_json, say_table
 from console.cli.session import installation_of
-from tasks.figures import duration_text, size_text, time_text
+from tasks.figures import count_text, duration_text, size_text, time_text
+from tasks.restore_commands import restore_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lifeboat.operations.inventory import ListedBackup
     from lifeboat.storage.repository import StoredBackup
 
@@ -26,7 +29,8 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
     """List backups, oldest first.
 
     Finished ones are read from storage, so that this works while the catalog is down.
-    Exit code 3 when there is one whose manifest cannot be trusted.
+    Exit code 3 when there is one whose manifest cannot be trusted, 1 when a destination cannot be read: then what the
+    catalog knows of it is shown.
     """
     from lifeboat.operations.inventory import list_backups
 
@@ -36,7 +40,7 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
     elif inventory.backups:
         columns = ("backup", "type", "engine", "destination", "started (UTC)", "took", "size", "status", "proof")
         say_table(columns, [_row(backup) for backup in inventory.backups], right=("took", "size"))
-    else:
+    elif not inventory.unread:
         say("There are no backups yet: take one with `lifeboat backup run --type full`.")
     if not as_json:
         for backup in inventory.backups:
@@ -44,17 +48,27 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
                 notice(f"{backup.label or backup.id}: {backup.error}")
         for note in inventory.notes:
             notice(f"note: {note}")
+        for why in inventory.unread.values():
+            notice(f"error: {why}; of its backups only what the catalog knows can be listed")
+    if inventory.unread:
+        raise typer.Exit(1)
     if inventory.damaged:
         raise typer.Exit(3)
 
 
 @app.command()
 def show(context: typer.Context, backup: BackupName, destination: Destination = None, as_json: AsJson = False) -> None:
-    """Show one backup, and the commands that restore it."""
-    from lifeboat.operations.selection import find_backup
+    """Show one backup, and the commands that restore it; of a run that left none, what the catalog knows."""
+    from lifeboat.operations.selection import NoSuchBackup, find_backup
 
     repository = installation_of(context).repository(destination)
-    stored = find_backup(repository, backup)
+    try:
+        stored = find_backup(repository, backup)
+    except NoSuchBackup:
+        if not _show_run(context, backup, as_json=as_json):
+            raise
+        return
+    location = f"{repository.destination.describe()}/{repository.key(stored.manifest.label)}"
     events = repository.events(stored.manifest.label)
     if as_json:
         state = {"verified": stored.state.verified, **vars(stored.state)}
@@ -63,41 +77,68 @@ def show(context: typer.Context, backup: BackupName, destination: Destination = 
             "state": state,
             "events": events,
             "manifest_sha256": stored.manifest_sha256,
+            "restore_commands": restore_lines(stored.manifest, location),
         }
         say_json(parts)
         return
-    _show(stored, f"{repository.destination.describe()}/{repository.key(stored.manifest.label)}")
+    _show(stored, location)
     for event in events:
         detail = ", ".join(f"{key} {value}" for key, value in event.detail.items() if isinstance(value, str))
         say(f"  {time_text(event.at)}  {event.kind}{f' ({detail})' if detail else ''}")
     say("\nTo restore it with stock tools:")
-    say(f"  REPOSITORY={repository.destination.describe()}/{repository.cluster}")
-    if any("$TARGET" in command for step in stored.manifest.restore for command in step.commands):
-        say("  TARGET=…   # a new folder for the data directory")
-    for step in stored.manifest.restore:
-        say(f"  # {step.title}")
-        for command in step.commands:
-            say(f"  {command}")
+    for line in restore_lines(stored.manifest, location):
+        say(f"  {line}".rstrip())
 
 
 @app.command()
-def pin(context: typer.Context, backup: BackupName, destination: Destination = None) -> None:
+def pin(context: typer.Context, backup: BackupName, destination: Destination = None, as_json: AsJson = False) -> None:
     """Keep a backup whatever retention's rules say."""
-    _set_pinned(context, backup, destination, pinned=True)
+    _set_pinned(context, backup, destination, pinned=True, as_json=as_json)
 
 
 @app.command()
-def unpin(context: typer.Context, backup: BackupName, destination: Destination = None) -> None:
+def unpin(context: typer.Context, backup: BackupName, destination: Destination = None, as_json: AsJson = False) -> None:
     """Let retention's rules decide over a backup again."""
-    _set_pinned(context, backup, destination, pinned=False)
+    _set_pinned(context, backup, destination, pinned=False, as_json=as_json)
 
 
-def _set_pinned(context: typer.Context, backup: str, destination: str | None, *, pinned: bool) -> None:
+def _set_pinned(context: typer.Context, backup: str, destination: str | None, *, pinned: bool, as_json: bool) -> None:
     from lifeboat.operations.pins import set_pinned
 
     manifest, changed = set_pinned(installation_of(context), backup, pinned, destination=destination)
-    word = "pinned" if pinned else "not pinned"
-    say(f"{manifest.label} is {word}{' now' if changed else ' already'}")
+    if as_json:
+        say_json({"id": manifest.id, "label": manifest.label, "pinned": pinned, "changed": changed})
+    elif pinned:
+        say(f"{manifest.label} is pinned {'now' if changed else 'already'}")
+    else:
+        say(f"{manifest.label} {'is no longer pinned' if changed else 'was not pinned'}")
+
+
+def _show_run(context: typer.Context, wanted: str, *, as_json: bool) -> bool:
+    from lifeboat.operations.selection import find_run
+
+    row = find_run(installation_of(context), wanted)
+    if row is None:
+        return False
+    if as_json:
+        say_json({"catalog": row})
+        return True
+    fields = {
+        "backup": row.label,
+        "id": row.id,
+        "type": row.type,
+        "engine": row.engine,
+        "destination": row.destination,
+        "status": row.status,
+        "started": time_text(row.started_at),
+        "ended": time_text(row.ended_at) if row.ended_at else None,
+        "expired": time_text(row.expired_at) if row.expired_at else None,
+        "error": row.error,
+        "flow run": row.flow_run_id,
+    }
+    _say_fields(fields)
+    notice("note: this is the catalog's row; there is no such backup in storage")
+    return True
 
 
 def _row(backup: "ListedBackup") -> tuple[object, ...]:
@@ -133,6 +174,7 @@ def _show(stored: "StoredBackup", location: str) -> None:
     proof = f"restored {time_text(state.verified_at)}" if state.verified and state.verified_at else "never restored"
     if state.failed_drill_at is not None and not state.verified:
         proof = f"its last restore drill failed, {time_text(state.failed_drill_at)}"
+    objects = count_text(len(manifest.objects), "object")
     fields = {
         "backup": manifest.label,
         "id": manifest.id,
@@ -142,19 +184,23 @@ def _show(stored: "StoredBackup", location: str) -> None:
         "needs": manifest.parent_label,
         "started": time_text(manifest.started_at),
         "completed": time_text(manifest.completed_at),
-        "size": f"{size_text(manifest.size_bytes)} in {len(manifest.objects)} objects ({manifest.compression})",
+        "size": f"{size_text(manifest.size_bytes)} in {objects} ({manifest.compression})",
         "place": location,
         "server": server,
         "database": manifest.database,
         "WAL": wal,
         "tools": ", ".join(f"{name} {lowest}" for name, lowest in manifest.tools.items()),
-        "fingerprint": f"{len(manifest.fingerprint.tables)} tables" if manifest.fingerprint else None,
+        "fingerprint": count_text(len(manifest.fingerprint.tables), "table") if manifest.fingerprint else None,
         "proof": proof,
         "pinned": "yes" if state.pinned else None,
         "suspect": "yes" if state.suspect else None,
         "signed by": f"key {manifest.signed_by}",
         "flow run": manifest.flow_run_id,
     }
+    _say_fields(fields)
+
+
+def _say_fields(fields: "Mapping[str, object]") -> None:
     for name, value in fields.items():
         if value is not None:
             say(f"{name:<12}{value}")

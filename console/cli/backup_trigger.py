@@ -37,9 +37,9 @@ def trigger_backup(  # noqa: PLR0913 - the command's options
         seen.append(run)
         notice(f"{run.name}: {run.state_name.lower()}")
 
-    settings, timeout_seconds = installation.settings.prefect, None if wait else 0
+    timeout_seconds = None if wait else 0
     try:
-        run = trigger(settings, f"{flow}/{flow}", parameters, timeout_seconds=timeout_seconds, on_update=tell)
+        run = trigger(installation, f"{flow}/{flow}", parameters, timeout_seconds=timeout_seconds, on_update=tell)
     except KeyboardInterrupt:
         if seen:
             notice(f"only the waiting was interrupted, the run goes on: {seen[-1].url}")

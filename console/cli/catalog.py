@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import typer
 
 from console.cli.options import AsJson
-from console.cli.output import say, say_json
+from console.cli.output import notice, say, say_json
 from console.cli.session import installation_of, with_source
+from tasks.figures import count_text
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -32,7 +33,8 @@ def migrate(context: typer.Context, as_json: AsJson = False) -> None:
 def reconcile(context: typer.Context, as_json: AsJson = False) -> None:
     """Make the catalog agree with storage and with what runs.
 
-    Storage decides. Exit code 3 when a backup that the catalog knows is not in storage.
+    Storage decides. Exit code 3 when a backup that the catalog knows is not in storage, 1 when a destination cannot be
+    read.
     """
     from lifeboat.operations.reconcile import reconcile as reconcile_catalog
 
@@ -41,12 +43,17 @@ def reconcile(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         say_json(report)
     else:
-        say(f"{len(report.adopted)} backups taken over from storage{_names(report.adopted)}")
-        say(f"{len(report.repaired)} rows corrected{_names([f'{row} {status}' for row, status in report.repaired])}")
-        scratch = _names(map(str, report.removed_scratch))
-        say(f"{len(report.removed_scratch)} abandoned scratch clusters removed{scratch}")
-        say(f"{len(report.removed_databases)} abandoned drill databases dropped{_names(report.removed_databases)}")
-        say(f"{len(report.missing_in_storage)} backups missing in storage{_names(report.missing_in_storage)}")
+        for items, noun, done in (
+            (report.adopted, "backup", "taken over from storage"),
+            ([f"{row} {status}" for row, status in report.repaired], "row", "corrected"),
+            (list(map(str, report.removed_scratch)), "abandoned scratch cluster", "removed"),
+            (report.removed_databases, "abandoned drill database", "dropped"),
+            (report.missing_in_storage, "backup", "missing in storage"),
+        ):
+            say(f"{count_text(len(items), noun)} {done}{_names(items)}")
+    if report.unread:
+        notice(f"not reconciled, since it cannot be read: {', '.join(report.unread)}")
+        raise typer.Exit(1)
     if report.missing_in_storage:
         raise typer.Exit(3)
 

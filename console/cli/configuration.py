@@ -9,7 +9,7 @@ from console.cli.options import AsJson, Destination, Yes
 from console.cli.output import notice, say, say_json, say_table
 from console.cli.progress import follow
 from console.cli.session import installation_of, with_source
-from tasks.figures import duration_text, size_text, time_text
+from tasks.figures import count_text, duration_text, size_text, time_text
 
 if TYPE_CHECKING:
     from lifeboat.configuration.plan import ApplyPlan
@@ -130,8 +130,9 @@ def apply(  # noqa: PLR0913 - a command has as many parameters as options
     if as_json:
         say_json({**vars(applied), "undo": undo})
         return
-    counts = f"{applied.inserted_count} rows inserted, {applied.updated_count} updated, {applied.removed_count} removed"
-    say(f"{loaded.name}: {counts}, {applied.file_count} files changed")
+    rows = count_text(applied.inserted_count, "row")
+    counts = f"{rows} inserted, {applied.updated_count} updated, {applied.removed_count} removed"
+    say(f"{loaded.name}: {counts}, {count_text(applied.file_count, 'file')} changed")
     if applied.keep_in is not None:
         notice(f"the replaced files are kept in {applied.keep_in}")
     for step in plan.by_hand:

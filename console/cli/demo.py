@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import tomlkit
 
 from console.cli.demo_report import Step, print_report
 from console.cli.output import notice
+from deployments.processes import PortTaken
 from deployments.services import RunningServices, running_services
 from deployments.triggering import TriggeredRun, trigger
 from lifeboat.configuration.reading import decode_archive
@@ -37,6 +39,7 @@ from lifeboat.storage.repository import StoredBackup
 
 _FIRST_PORT = 4200
 _PORTS_TRIED = 40
+_SETTINGS_NAME = "lifeboat.toml"
 _RUN_TIMEOUT_SECONDS = 180.0
 _KINDS = 6
 
@@ -58,13 +61,27 @@ def run(directory: Path | None = None) -> int:
     began = time.monotonic()
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o711)
-    settings = _write_settings(home)
-    installation = Installation.load(settings)
-    conductor = Conductor(installation, home)
-    with running_services(installation, notice) as services:
+    with ExitStack() as stack:
+        services = _start_services(home, stack)
+        installation = services.installation
+        conductor = Conductor(installation, home)
         conductor.play(services)
+    settings = home / _SETTINGS_NAME
     print_report(conductor.steps, time.monotonic() - began, settings, installation)
     return 0 if conductor.steps and all(step.passed for step in conductor.steps) else 1
+
+
+def _start_services(home: Path, stack: ExitStack) -> RunningServices:
+    """Start them on the first free port; one that somebody takes before our server has it is passed over."""
+    port = _FIRST_PORT
+    while True:
+        port = _free_port(port)
+        installation = Installation.load(_write_settings(home, port))
+        try:
+            return stack.enter_context(running_services(installation, notice))
+        except PortTaken as error:
+            notice(f"trying the next port: {error.message}")
+            port += 1
 
 
 @dataclass
@@ -204,7 +221,7 @@ class Conductor:
             step.fail(f"planned to expire {planned}, expired {gone}, verified {[v.manifest.label for v in verified]}")
 
     def _run(self, step: Step, name: str, *, expected: str = "Completed") -> TriggeredRun:
-        run = trigger(self.installation.settings.prefect, name, timeout_seconds=_RUN_TIMEOUT_SECONDS)
+        run = trigger(self.installation, name, timeout_seconds=_RUN_TIMEOUT_SECONDS)
         step.url = run.url
         if run.state_name != expected:
             raise DemoFailed(f"the flow run {run.name} is {run.state_name}: {run.message}", hint=f"Look at {run.url}")
@@ -246,15 +263,15 @@ def _rows(manifest: Manifest, table: str) -> int:
     return counts[0] or 0 if counts else 0
 
 
-def _write_settings(home: Path) -> Path:
-    path = home / "lifeboat.toml"
+def _write_settings(home: Path, port: int) -> Path:
+    path = home / _SETTINGS_NAME
     studio = home / "studio"
     document: dict[str, Any] = {
         "state_dir": str(home / "state"),
         "platform": {"cluster": "studio", "embedded": True, "database": "studio"},
         "destinations": {"primary": {"path": str(home / "backups"), "minimum_free_bytes": 64 * 1024 * 1024}},
         "wal": {"minimum_free_bytes": 64 * 1024 * 1024},
-        "prefect": {"port": _free_port(), "worker_poll_seconds": 1},
+        "prefect": {"port": port, "worker_poll_seconds": 1},
         "retention": {"keep_last": 1, "keep_days": 0},
         "configuration": {"search_path": ["studio"], "sections": demo_configuration_sections(studio)},
         "assets": {"roots": [str(assets_root(studio))], "query": demo_asset_query()},
@@ -265,8 +282,8 @@ def _write_settings(home: Path) -> Path:
     return path
 
 
-def _free_port() -> int:
-    for port in range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED):
+def _free_port(first: int) -> int:
+    for port in range(first, _FIRST_PORT + _PORTS_TRIED):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

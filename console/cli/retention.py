@@ -8,7 +8,7 @@ from console.cli.confirmation import confirm_plan, short_hash
 from console.cli.options import AsJson, Destination, Yes
 from console.cli.output import notice, say, say_json, say_table
 from console.cli.session import installation_of
-from tasks.figures import size_text, time_text
+from tasks.figures import count_text, size_text, time_text
 
 if TYPE_CHECKING:
     from lifeboat.retention.policy import ExpiryPlan
@@ -45,7 +45,7 @@ def apply(
     made = plan_retention(installation, destination)
     if made.expired:
         confirm_plan(
-            made.plan_hash, yes, show=lambda: _show(made), question=f"expire these {len(made.expired)} backups"
+            made.plan_hash, yes, show=lambda: _show(made), question=f"expire {count_text(len(made.expired), 'backup')}"
         )
     report = apply_retention(installation, made)
     if as_json:
@@ -55,7 +55,8 @@ def apply(
         say(f"expired {label}: {reasons}")
     for label in report.removed_unfinished:
         say(f"removed the unfinished folder {label}")
-    say(f"{len(report.expired)} backups expired, {size_text(report.freed_bytes)} returned, {len(report.kept)} kept")
+    expired = count_text(len(report.expired), "backup")
+    say(f"{expired} expired, {size_text(report.freed_bytes)} returned, {len(report.kept)} kept")
     kept_back = len(made.expired) - len(report.expired)
     if kept_back > 0:
         notice(f"{kept_back} backups of the plan were in use and stay: apply retention again later")

@@ -29,7 +29,9 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     else:
         columns = ("destination", "where", "backups", "size", "WAL", "free above the minimum", "of")
         rows = [
-            (
+            (item.name, item.location, "cannot be read", *[""] * 4)
+            if item.fault is not None
+            else (
                 item.name,
                 item.location,
                 ", ".join(f"{count} {kind}" for kind, count in (item.backups or {}).items()) or "none",
@@ -39,7 +41,6 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
                 size_text(item.total_bytes),
             )
             for item in found
-            if item.fault is None
         ]
         say_table(columns, rows, right=columns[3:])
         for item in found:

@@ -7,7 +7,7 @@ import typer
 from console.cli.options import AsJson
 from console.cli.output import notice, say, say_json, say_table
 from console.cli.session import installation_of
-from tasks.figures import size_text
+from tasks.figures import count_text, size_text
 
 if TYPE_CHECKING:
     from lifeboat.operations.installation import Installation
@@ -99,7 +99,7 @@ def _lag(installation: "Installation") -> tuple[int | None, str]:
 
 def _show(listing: "ArchiveListing") -> None:
     size = size_text(listing.stored_bytes)
-    say(f"{listing.archive}: {len(listing.files)} files, {size}, of system {listing.system_identifier}")
+    say(f"{listing.archive}: {count_text(len(listing.files), 'file')}, {size}, of system {listing.system_identifier}")
     rows = [(item.first.start_lsn, "range", *_range_row(item)) for item in listing.ranges]
     rows += [(item.first.start_lsn, "GAP", *_range_row(item)) for item in listing.gaps]
     ordered = [row[1:] for row in sorted(rows, key=lambda row: (row[2], row[0]))]

@@ -58,7 +58,8 @@ def _rows_plan(plan: RowsPlan) -> Iterator[str]:
 
 
 def _files_plan(plan: FilesPlan) -> Iterator[str]:
-    yield f"{plan.section}: {len(plan.actions)} changes in {plan.root}, {plan.unchanged_count} unchanged"
+    changes = "1 change" if len(plan.actions) == 1 else f"{len(plan.actions)} changes"
+    yield f"{plan.section}: {changes} in {plan.root}, {plan.unchanged_count} unchanged"
     for action in plan.actions:
         sign = "-" if action.action == "remove" else "+" if action.now is None else "~"
         changed = action.now is not None and action.now.mode != action.item.mode

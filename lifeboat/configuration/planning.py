@@ -131,13 +131,11 @@ class _Planner:
                 if lines:
                     yield ByHand(f"{ROLES}: run these statements as a superuser, after reading them", tuple(lines))
             elif isinstance(content, RowsSection) and content.source == "lifeboat":
-                title = (
-                    f"{name}: {len(content.rows)} items of Lifeboat's own, written back by `lifeboat catalog rebuild`"
-                )
-                yield ByHand(title, ())
+                if content.rows:
+                    yield ByHand(f"{name}: {_count(len(content.rows), 'item')} of Lifeboat's own, not written back", ())
             elif section is None or (isinstance(section, QuerySection) and section.table is None):
                 where = "is not in the settings" if section is None else "has no `table` in the settings"
-                yield ByHand(f"{name}: {content.index.item_count} items; the section {where}", ())
+                yield ByHand(f"{name}: {_count(content.index.item_count, 'item')}; the section {where}", ())
 
     def _server_by_hand(self, name: str, archived: FilesSection) -> Iterator[ByHand]:
         if name != SERVER:
@@ -151,3 +149,7 @@ class _Planner:
             yield ByHand(f"/{path}: the server has no such file, or does not let it be read", ())
         for change in found.changed_files:
             yield ByHand(f"/{change.path}: edit it and reload the server", tuple((change.text_diff or "").splitlines()))
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

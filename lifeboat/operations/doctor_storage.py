@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lifeboat.errors import LifeboatError
+from lifeboat.operations.doctor_absent import check_absent, existing_folder
 from lifeboat.operations.doctor_results import CheckResult, failed, ok, skipped, warning
 from lifeboat.operations.doctor_source import SourceFacts
 from lifeboat.operations.doctor_tools import programs_fix
@@ -21,6 +22,9 @@ def check_destinations(installation: Installation, facts: SourceFacts | None) ->
     for name in installation.settings.destinations:
         title = f"destination {name}"
         destination = installation.destination(name)
+        if not destination.path.is_dir():
+            yield check_absent(installation, destination, facts)
+            continue
         try:
             destination.check()
         except LifeboatError as error:
@@ -44,15 +48,12 @@ def check_destinations(installation: Installation, facts: SourceFacts | None) ->
 def check_scratch(installation: Installation, facts: SourceFacts | None) -> Iterator[CheckResult]:
     """Can the server's account use the folder of scratch clusters, and is there room for the whole cluster?"""
     scratch, user = installation.settings.scratch_dir, installation.tools.user
-    if not scratch.is_dir():
-        scratch.mkdir(parents=True)
-        # Everybody may pass; each scratch cluster below is private.
-        scratch.chmod(0o711)
-    check_reachable(scratch, user)
-    if not os.access(scratch, os.W_OK):
-        yield failed("scratch folder", f"{scratch} cannot be written", f"chown {os.geteuid()} {scratch}")
+    there = existing_folder(scratch)
+    check_reachable(there, user)
+    if not os.access(there, os.W_OK):
+        yield failed("scratch folder", f"{there} cannot be written", f"chown {os.geteuid()} {there}")
         return
-    free = shutil.disk_usage(scratch).free
+    free = shutil.disk_usage(there).free
     if facts is not None and free < facts.cluster_bytes:
         yield warning(
             "scratch folder",
@@ -61,7 +62,8 @@ def check_scratch(installation: Installation, facts: SourceFacts | None) -> Iter
             "Move `state_dir` to a volume with more space than the cluster takes.",
         )
         return
-    yield ok("scratch folder", f"{scratch}, {_gigabytes(free)} free")
+    told = "" if there == scratch else ", will be made by the first drill"
+    yield ok("scratch folder", f"{scratch}, {_gigabytes(free)} free{told}")
 
 
 def check_drill(installation: Installation, facts: SourceFacts) -> Iterator[CheckResult]:

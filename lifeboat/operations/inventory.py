@@ -5,7 +5,7 @@ and hide nothing else.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -43,10 +43,14 @@ class ListedBackup:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The backups, oldest first, and sentences on what could not be asked or should not be there."""
+    """The backups, oldest first, and sentences on what could not be asked or should not be there.
+
+    `unread` says, by destination, why it cannot be read: what is listed of it is only what the catalog knows.
+    """
 
     backups: list[ListedBackup]
     notes: list[str]
+    unread: dict[str, str] = field(default_factory=dict)
 
     @property
     def damaged(self) -> list[ListedBackup]:
@@ -58,6 +62,7 @@ def list_backups(installation: Installation, destination: str | None = None, *, 
     """Every finished backup at one destination or at all, what runs now, and the last runs that ended without one."""
     backups: list[ListedBackup] = []
     notes: list[str] = []
+    unread: dict[str, str] = {}
     names = [destination] if destination else list(installation.settings.destinations)
     for name in names:
         repository = installation.repository(name)
@@ -65,14 +70,16 @@ def list_backups(installation: Installation, destination: str | None = None, *, 
             backups += _of_storage(repository)
             unfinished = repository.unfinished_labels()
         except LifeboatError as error:
-            notes.append(f"destination {name} cannot be read: {error.message}")
+            unread[name] = error.message
             continue
         notes += [f"{name} holds the unfinished folder {label}, which is no backup" for label in unfinished]
     try:
         backups += _of_catalog(installation, set(names), ended_limit)
+        for name in unread:
+            backups += _known_there(installation, name, backups)
     except CatalogError as error:
         notes.append(f"the catalog cannot be asked, so runs without a backup are not shown: {error.message}")
-    return Inventory(sorted(backups, key=_age), notes)
+    return Inventory(sorted(backups, key=_age), notes, unread)
 
 
 def _of_storage(repository: BackupRepository) -> Iterator[ListedBackup]:
@@ -116,6 +123,13 @@ def _of_catalog(installation: Installation, destinations: set[str], ended_limit:
             yield _without_backup(row)
 
 
+def _known_there(installation: Installation, destination: str, read: list[ListedBackup]) -> list[ListedBackup]:
+    """What should be at a destination that cannot be read, or not to its end."""
+    rows = installation.catalog.backups.completed_at_destination(destination, installation.settings.platform.cluster)
+    known = {backup.id for backup in read}
+    return [_without_backup(row) for row in rows if row.id not in known]
+
+
 def _without_backup(row: BackupRow) -> ListedBackup:
     return ListedBackup(
         id=row.id,
@@ -126,6 +140,11 @@ def _without_backup(row: BackupRow) -> ListedBackup:
         status=row.status.value,
         started_at=row.started_at,
         completed_at=row.ended_at,
+        size_bytes=row.size_bytes,
+        verified=row.verified,
+        verified_at=row.verified_at,
+        pinned=row.pinned,
+        suspect=row.suspect,
         set_id=row.set_id,
         flow_run_id=row.flow_run_id,
         error=row.error,

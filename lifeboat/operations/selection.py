@@ -2,8 +2,9 @@
 
 from uuid import UUID
 
+from lifeboat.catalog.store import BackupRow, BackupStatus, CatalogError
 from lifeboat.errors import LifeboatError, PermanentError
-from lifeboat.operations.installation import LOG
+from lifeboat.operations.installation import LOG, Installation
 from lifeboat.storage.manifest import BackupType
 from lifeboat.storage.repository import BackupRepository, StoredBackup
 
@@ -42,3 +43,13 @@ def find_backup(repository: BackupRepository, wanted: str) -> StoredBackup:
         if item.manifest.id == identifier:
             return item
     raise NoSuchBackup(f"there is no backup {wanted} {where}", hint="`lifeboat backup list` shows what is there.")
+
+
+def find_run(installation: Installation, wanted: str) -> BackupRow | None:
+    """The catalog's row of a run that left no backup, or whose backup has expired; None where none is known."""
+    try:
+        row = installation.catalog.backups.find(wanted, cluster=installation.settings.platform.cluster)
+    except CatalogError:
+        return None
+    # Of a completed backup that storage does not have, the row alone would look as if all were well.
+    return None if row is None or row.status is BackupStatus.COMPLETED else row

@@ -212,10 +212,9 @@ def connection_error(error: psycopg.Error, info: ConnectionInfo) -> SourceUnavai
             f"{where} refused the connection: {said}",
             hint="Check role, password and database in lifeboat.toml, and the server's pg_hba.conf.",
         )
-    return SourceUnavailable(
-        f"{where} cannot be reached: {said}",
-        hint="Check that the server runs and listens there, and that no firewall is in between.",
-    )
+    by_socket = not info.host or info.host.startswith(("/", "@"))
+    hint = "has its socket there, on that port" if by_socket else "listens there, and that no firewall is in between"
+    return SourceUnavailable(f"{where} cannot be reached: {said}", hint=f"Check that the server runs and {hint}.")
 
 
 def server_version(connection: psycopg.Connection[Any]) -> str:

@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from lifeboat import commands
 from lifeboat.errors import PermanentError
 from lifeboat.postgres import postmaster
-from lifeboat.postgres.binaries import PgTools, discover_bin_dir, reachable_bin_dir
+from lifeboat.postgres.binaries import PgTools, can_execute, discover_bin_dir, reachable_bin_dir
 from lifeboat.postgres.cluster import SUPERUSER, Cluster
 from lifeboat.postgres.conf import SettingValue
 from lifeboat.postgres.connections import connect
@@ -51,11 +51,18 @@ class EmbeddedServer:
 
     @cached_property
     def tools(self) -> PgTools:
-        """The server's programs, run by the server's account, where that account can execute them."""
+        """The server's programs, run by the server's account, where that account can execute them.
+
+        The state folder is made only where the programs must be copied into it.
+        """
         user = commands.effective_user(self.run_as)
+        found = discover_bin_dir(self.bin_dir)
+        if can_execute(found, user):
+            if self.state_dir.is_dir():
+                check_reachable(self.state_dir, user)
+            return PgTools(found, user)
         self._make_state_dir(user)
-        bin_dir = reachable_bin_dir(discover_bin_dir(self.bin_dir), user, self.state_dir / "programs")
-        return PgTools(bin_dir, user)
+        return PgTools(reachable_bin_dir(found, user, self.state_dir / "programs"), user)
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -88,7 +95,11 @@ class EmbeddedServer:
 
     def is_running(self) -> bool:
         """Whether the server runs."""
-        return (self.state_dir / "data").is_dir() and self.cluster.is_running()
+        return self.was_created() and self.cluster.is_running()
+
+    def was_created(self) -> bool:
+        """Whether it has its data directory."""
+        return (self.state_dir / "data").is_dir()
 
     def dsn(self, database: str = SUPERUSER, user: str = SUPERUSER) -> str:
         """A connection string over the unix socket; the private folder is what protects it."""

@@ -46,7 +46,7 @@ class FilesystemDestination:
 
     def check(self) -> None:
         """Create the folder where needed and prove that the tools' account can write, read and remove there."""
-        self._require_mount()
+        self.require_mount()
         with self._errors("prepare"):
             for folder in make_directories(self.path, mode=_DIRECTORY_MODE):
                 self._give(folder)
@@ -62,6 +62,14 @@ class FilesystemDestination:
         finally:
             probe.unlink(missing_ok=True)
         self.require_free(0)
+
+    def require_mount(self) -> None:
+        """Raise DestinationUnavailable where settings say that it is a mount, and it is not mounted."""
+        if self._mount and not any(os.path.ismount(path) for path in (self.path, *list(self.path.parents)[:-1])):
+            raise DestinationUnavailable(
+                f"destination {self._name}: nothing is mounted at {self.path} or above it",
+                hint="Mount it; settings say `mount = true`, so writing to the bare folder is refused.",
+            )
 
     def free_bytes(self) -> int:
         """Bytes that may still be used above the minimum that settings keep free; never negative."""
@@ -171,20 +179,13 @@ class FilesystemDestination:
                 fsync_directory(Path(folder))
 
     def _existing(self) -> Path:
-        self._require_mount()
+        self.require_mount()
         if not self.path.is_dir():
             raise DestinationUnavailable(
                 f"destination {self._name}: the folder {self.path} is not there",
                 hint="Mount it or create it; a destination that is away must not look like an empty one.",
             )
         return self.path
-
-    def _require_mount(self) -> None:
-        if self._mount and not any(os.path.ismount(path) for path in (self.path, *list(self.path.parents)[:-1])):
-            raise DestinationUnavailable(
-                f"destination {self._name}: nothing is mounted at {self.path} or above it",
-                hint="Mount it; settings say `mount = true`, so writing to the bare folder is refused.",
-            )
 
     def _give(self, path: Path) -> None:
         if self._owner is not None:

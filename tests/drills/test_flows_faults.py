@@ -18,6 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments.services import AlreadyUp, running_services
 from deployments.triggering import trigger
 from lifeboat.errors import SettingsError
+from lifeboat.operations.deployment_owner import ForeignDeployment
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.connections import SourceUnavailable, connect
 from lifeboat.postgres.postmaster import processes_in
@@ -206,15 +207,29 @@ def test_a_taken_port_is_named(services: Services) -> None:
         pass
 
 
+def test_a_server_of_another_installation_is_neither_deployed_to_nor_asked_for_backups(services: Services) -> None:
+    prefect = {"api_url": services.installation.settings.prefect.effective_api_url}
+    other = Installation.load(_settings_file(services, "fifth", prefect=prefect))
+    with pytest.raises(ForeignDeployment, match=f"belongs to {services.settings_file}.*, not to {other.settings_file}"):
+        trigger(other, "full-backup/full-backup", timeout_seconds=0)
+    refused = pytest.raises(ForeignDeployment, match="belongs to")
+    with refused, running_services(other, lambda text: None):
+        pass
+    assert list(processes_in(other.settings.state_dir)) == []
+
+
 def test_a_terminal_that_is_gone_leaves_no_worker_behind(services: Services) -> None:
     """The words that tell that runs are waited for fail like those of `lifeboat up | head`."""
-    file = _settings_file(
-        services, "fourth", prefect={"api_url": services.installation.settings.prefect.effective_api_url}
-    )
+    here = services.installation
+    platform = {"dsn": here.source.dsn, "cluster": here.settings.platform.cluster}
+    prefect = {"api_url": here.settings.prefect.effective_api_url}
+    file = _settings_file(services, "fourth", platform=platform, prefect=prefect)
+    # Of the same owner, since a shared server refuses another one's deployments.
+    installation = Installation(Installation.load(file).settings, services.settings_file)
     reader, writer = os.pipe()
     try:
         gone = pytest.raises(BrokenPipeError)
-        with gone, running_services(Installation.load(file), lambda text: _print(writer, text)) as second:
+        with gone, running_services(installation, lambda text: _print(writer, text)) as second:
             assert second.worker is not None
             worker = psutil.Process(second.worker.pid)
             assert worker.is_running()
@@ -247,7 +262,7 @@ def test_nothing_outlives_a_killed_lifeboat_up_but_its_postgresql_which_the_next
         os.kill(postmaster, signal.SIGKILL)
         until(lambda: installation.embedded.cluster.postmaster_pid() not in {None, postmaster})
         until(lambda: _answers(installation))
-        run = trigger(installation.settings.prefect, "full-backup/full-backup", timeout_seconds=180)
+        run = trigger(installation, "full-backup/full-backup", timeout_seconds=180)
         assert run.succeeded, run.message
         up.terminate()
         assert up.wait(timeout=60) == 0

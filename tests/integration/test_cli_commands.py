@@ -2,13 +2,16 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import tomlkit
 
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.connections import connect
+from lifeboat.storage.manifest import BackupType
 from tests.support.command_line import Run, lifeboat, settings_file
 
 __all__ = ["lifeboat", "settings_file"]
@@ -229,3 +232,64 @@ def test_an_unknown_destination_and_backup_are_named(lifeboat: Run) -> None:
     assert lifeboat("backup", "list", "--destination", "tape").code == 2
     assert lifeboat("backup", "run", "--type", "full", "--destination", "tape", "--in-process").code == 2
     assert lifeboat("backup", "verify", "20200101-000000F").code == 1
+
+
+def test_a_destination_that_is_away_is_not_an_empty_one(
+    lifeboat: Run, installation: Installation, no_catalog: Callable[[], None]
+) -> None:
+    label = take(lifeboat, "logical")
+    folder = installation.destination().path
+    folder.rename(folder.with_name("away"))
+    listed, as_json = lifeboat("backup", "list"), lifeboat("backup", "list", "--json")
+    doctor = lifeboat("doctor")
+    shown, status = lifeboat("backup", "show", "latest"), lifeboat("storage", "status")
+    reconciled = lifeboat("catalog", "reconcile")
+    no_catalog()
+    alone = lifeboat("backup", "list")
+
+    assert (listed.code, as_json.code, shown.code, status.code, reconciled.code, alone.code) == (1, 1, 1, 3, 1, 1)
+    assert label in listed.out
+    assert "only what the catalog knows" in listed.err
+    assert list(as_json.json["unread"]) == ["primary"]
+    assert "cannot be read" in status.out
+    assert "There are no backups" not in alone.out
+    assert "is not there" in alone.err
+    assert doctor.code == 3
+    assert "fix: Create it, or mount it." in doctor.out
+    assert not folder.exists()
+
+
+def test_a_run_without_a_backup_is_shown_from_the_catalog(lifeboat: Run, installation: Installation) -> None:
+    identifier = uuid4()
+    backups = installation.catalog.backups
+    backups.record_started(
+        identifier,
+        set_id=identifier,
+        type=BackupType.FULL,
+        engine="basebackup",
+        cluster="studio",
+        destination="primary",
+        started_at=datetime.now(UTC),
+    )
+    backups.record_ended(identifier, status="failed", error="the disk was full")
+    shown = lifeboat("backup", "show", str(identifier))
+
+    assert shown.code == 0
+    assert "status      failed" in shown.out
+    assert "the disk was full" in shown.out
+    assert lifeboat("backup", "show", str(identifier), "--json").json["catalog"]["status"] == "failed"
+    assert lifeboat("backup", "show", str(uuid4())).code == 1
+
+
+def test_restore_commands_and_pins_come_as_json(lifeboat: Run) -> None:
+    label = take(lifeboat, "config")
+    commands = lifeboat("backup", "show", label, "--json").json["restore_commands"]
+    pinned = lifeboat("backup", "pin", label, "--json").json
+    unpinned = lifeboat("backup", "unpin", label)
+    again = lifeboat("backup", "unpin", label)
+
+    assert any(line.startswith("export REPOSITORY=/") for line in commands)
+    assert any(line.startswith("export TARGET=") for line in commands)
+    assert (pinned["label"], pinned["pinned"], pinned["changed"]) == (label, True, True)
+    assert unpinned.out == f"{label} is no longer pinned\n"
+    assert again.out == f"{label} was not pinned\n"

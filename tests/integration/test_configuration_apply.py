@@ -376,13 +376,17 @@ def test_the_server_and_the_roles_are_left_to_an_administrator(session: Connecti
     make_platform(session, hooks)
     role = sql.Identifier(f"keeper_{session.info.dbname}")
     session.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
-    archive = export(session, platform_settings(hooks), extra={"backup_schedules": [{"id": 1}]})
+    archive = export(
+        session, platform_settings(hooks), extra={"backup_schedules": [{"id": 1}], "retention_policies": []}
+    )
     session.execute(sql.SQL("DROP ROLE {}").format(role))
     plan = plan_apply(archive, session, platform_settings(hooks).model_copy(update={"sections": {}}))
     assert plan.is_empty
     by_title = {step.title.partition(":")[0]: step.lines for step in plan.by_hand}
     assert by_title["postgres_roles"][0].startswith(f"CREATE ROLE {role.as_string(None)} WITH NOSUPERUSER")
     assert {"backup_schedules", "roles", "workflows", "hook_scripts"} <= set(by_title)
+    assert "retention_policies" not in by_title
+    assert "backup_schedules: 1 item of Lifeboat's own, not written back" in [step.title for step in plan.by_hand]
     with pytest.raises(errors.UndefinedObject):
         session.execute(sql.SQL("DROP ROLE {}").format(role))
 

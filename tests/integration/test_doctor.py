@@ -102,7 +102,6 @@ def test_a_server_that_is_down_is_told_once(make: Make, reachable_tmp: Path) -> 
 
     assert results["source"].status is CheckStatus.FAILED
     assert "cannot be reached" in results["source"].detail
-    assert results["destination primary"].status is CheckStatus.OK
     assert results["catalog"].status is CheckStatus.SKIPPED
     assert not any("hunter2" in f"{result.detail} {result.fix}" for result in results.values())
 
@@ -284,6 +283,23 @@ def test_a_destination_below_its_minimum_and_one_without_its_mount(make: Make, r
     assert results["destination second"].status in {CheckStatus.FAILED, CheckStatus.OK}
 
 
+def test_an_embedded_installation_is_examined_and_not_made(make: Make, pg_tools: PgTools, reachable_tmp: Path) -> None:
+    results = examine(make(platform={"embedded": True, "bin_dir": pg_tools.bin_dir}))
+
+    assert "will be created" in results["destination primary"].detail
+    assert [path.name for path in reachable_tmp.glob("state/*")] in ([], ["postgresql"])
+    assert [path.name for path in reachable_tmp.glob("state/postgresql/*")] in ([], ["programs"])
+
+
+def test_a_destination_that_cannot_be_known_to_be_new_is_a_failure(make: Make, reachable_tmp: Path) -> None:
+    result = examine(make(catalog={"dsn": f"host={reachable_tmp} dbname=x", "connect_timeout_seconds": 2}))[
+        "destination primary"
+    ]
+
+    assert (result.status, result.fix) == (CheckStatus.FAILED, "Create it, or mount it.")
+    assert "cannot be asked" in result.detail
+
+
 def test_a_signing_key_that_others_can_read_is_refused(make: Make) -> None:
     installation = make()
     key = installation.settings.signing_key_file
@@ -339,10 +355,13 @@ def test_an_extension_that_drills_would_lack_is_named(make: Make) -> None:
 
 def test_nothing_is_left_behind(make: Make, reachable_tmp: Path, fresh_database: str) -> None:
     migrate(fresh_database)
-    examine(make())
+    results = examine(make())
 
-    assert sorted(path.name for path in (reachable_tmp / "store").iterdir()) == []
-    assert sorted(path.name for path in (reachable_tmp / "state").iterdir()) in (["scratch"], ["programs", "scratch"])
+    assert "will be created by the first backup" in results["destination primary"].detail
+    assert results["scratch folder"].status is CheckStatus.OK
+    assert not (reachable_tmp / "store").exists()
+    # The programs are copied where the server's account cannot run them in the environment of Python.
+    assert [path.name for path in reachable_tmp.glob("state/*")] in ([], ["programs"])
     with connect(fresh_database, autocommit=True) as session:
         rows = session.execute(
             sql.SQL("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lifeboat doctor'")

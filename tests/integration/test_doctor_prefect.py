@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lifeboat.operations.deployment_owner import DeploymentOwner
 from lifeboat.operations.doctor_prefect import check_prefect
 from lifeboat.operations.doctor_results import CheckStatus
 from lifeboat.operations.installation import Installation
@@ -19,10 +20,13 @@ from lifeboat.operations.prefect_api import NoWorker, PrefectRefused, PrefectSil
 from lifeboat.settings.root import Settings
 
 WORKERS = "/api/work_pools/lifeboat/workers/filter"
+DEPLOYMENT = "/api/deployments/name/full-backup/full-backup"
+THEIRS = DeploymentOwner("/srv/other/lifeboat.toml", "other").job_variables()
 SOUND: dict[str, Any] = {
     "/api/health": True,
     "/api/admin/version": version("prefect"),
     "/api/work_pools/lifeboat": {"is_paused": False},
+    DEPLOYMENT: {"job_variables": {}},
     WORKERS: [{"name": "worker 1", "status": "ONLINE"}, {"name": "worker 2", "status": "OFFLINE"}],
 }
 
@@ -63,7 +67,7 @@ def installation(state_dir: Path, **prefect: object) -> Installation:
         "destinations": {"primary": {"path": state_dir / "store"}},
         "prefect": prefect,
     }
-    return Installation(Settings.model_validate(given))
+    return Installation(Settings.model_validate(given), state_dir / "lifeboat.toml")
 
 
 def test_a_server_with_a_worker_is_fine(tmp_path: Path) -> None:
@@ -83,6 +87,8 @@ def test_a_server_with_a_worker_is_fine(tmp_path: Path) -> None:
         ({WORKERS: [{"name": "w", "status": "OFFLINE"}]}, "no worker serves"),
         ({"/api/work_pools/lifeboat": {"is_paused": True}}, "is paused"),
         ({"/api/work_pools/lifeboat": None}, "answers 404 to work_pools/lifeboat"),
+        ({DEPLOYMENT: {"job_variables": THEIRS}}, "belongs to /srv/other/lifeboat.toml (cluster other), not to /"),
+        ({DEPLOYMENT: None}, "answers 404 to deployments/name/full-backup"),
         ({"/api/health": None}, "answers 404 to health"),
         ({"/api/health": b"<html>"}, "does not answer as Prefect does"),
     ],

@@ -21,6 +21,7 @@ from lifeboat.postgres.connections import connect
 from lifeboat.postgres.folders import account_ids, give_tree_to
 from lifeboat.settings.configuration import ConfigurationSettings
 from lifeboat.storage.manifest import BackupType
+from tasks.restore_commands import restore_lines
 from tests.support import stock_restore
 
 
@@ -105,6 +106,17 @@ def test_a_full_base_backup(installation: Installation, administrator: Administr
     backup = take_backup(installation, BackupOrder(BackupType.FULL))
     administrator.restore(installation, backup.label)
     assert administrator.ask(CONTENT) == "|".join(expected(installation))
+
+
+def test_what_is_printed_can_be_pasted(installation: Installation, administrator: Administrator) -> None:
+    backup = take_backup(installation, BackupOrder(BackupType.FULL))
+    printed = restore_lines(installation.repository().manifest(backup.label), backup.location)
+    text = "\n".join(printed).replace("export TARGET=…", f"export TARGET={administrator.target}")
+    ask = f'psql -h "$SOCKET" -XAtq -d studio -c "{CONTENT}"'
+    restored = administrator.run("sh", "-euc", f"unset SOCKET\n{text}\n{ask}")
+
+    assert printed[0].startswith("# Run all of this as the account that will own the server")
+    assert restored.splitlines()[-1] == "|".join(expected(installation))
 
 
 def test_a_chain_of_a_full_a_differential_and_an_incremental_backup(

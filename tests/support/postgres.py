@@ -23,12 +23,12 @@ DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 
 
 @contextmanager
-def reachable_dir(prefix: str = "lifeboat-test-") -> Iterator[Path]:
+def reachable_dir(prefix: str = "lifeboat-test-", *, parent: Path | None = None) -> Iterator[Path]:
     """A folder that belongs to the server's account, removed with every server that runs in it.
 
     Pytest's own tmp_path lies below a folder of mode 0700, closed to that account when root runs the tests.
     """
-    path = Path(tempfile.mkdtemp(prefix=prefix))
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     path.chmod(0o711)
     give_to(path, commands.effective_user(None))
     try:

@@ -83,12 +83,11 @@ class Services:
 
     def run(self, flow: str, parameters: Mapping[str, Any] | None = None, timeout_seconds: float = 180) -> TriggeredRun:
         """Run a deployment to its end."""
-        settings = self.installation.settings.prefect
-        return trigger(settings, f"{flow}/{flow}", parameters, timeout_seconds=timeout_seconds)
+        return trigger(self.installation, f"{flow}/{flow}", parameters, timeout_seconds=timeout_seconds)
 
     def start(self, flow: str) -> TriggeredRun:
         """Start a deployment and come back at once."""
-        return trigger(self.installation.settings.prefect, f"{flow}/{flow}", timeout_seconds=0)
+        return trigger(self.installation, f"{flow}/{flow}", timeout_seconds=0)
 
     def wait(self, flow_run_id: UUID, timeout_seconds: float = 180) -> TriggeredRun:
         """Wait for the end of a run, keeping the services alive meanwhile as `lifeboat up` does."""

@@ -121,3 +121,9 @@ def test_a_server_that_quotes_the_password_is_redacted() -> None:
     error = connection_error(psycopg.OperationalError("bad hunter2"), ConnectionInfo.parse("password=hunter2"))
 
     assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize(("dsn", "firewall"), [("host=/run/postgresql", False), ("dbname=x", False), ("host=db", True)])
+def test_only_a_server_behind_a_network_has_a_firewall(dsn: str, firewall: bool) -> None:
+    error = connection_error(psycopg.OperationalError("Connection refused"), ConnectionInfo.parse(dsn))
+    assert ("firewall" in str(error.hint)) is firewall

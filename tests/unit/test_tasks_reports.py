@@ -65,7 +65,8 @@ def test_a_backup_report_has_the_commands_with_their_variables_filled_in() -> No
         objects=[BackupObject(name="base.tar.gz", size_bytes=2_000_000, sha256="0" * 64)],
         compression="gzip",
         restore=[
-            RestoreStep(title="Unpack", commands=[f'tar -xzf "$REPOSITORY/{label}/base.tar.gz" -C "${{TARGET}}"'])
+            RestoreStep(title="Unpack", commands=[f'tar -xzf "$REPOSITORY/{label}/base.tar.gz" -C "${{TARGET}}"']),
+            RestoreStep(title="Start", commands=['ls "$TABLESPACES"', 'pg_ctl -D "$TARGET" -o "-k $SOCKET" start']),
         ],
         tools={"tar": "any", "pg_ctl": "18"},
         lifeboat_version="0",
@@ -88,9 +89,12 @@ def test_a_backup_report_has_the_commands_with_their_variables_filled_in() -> No
     report = backup_report(taken, manifest)
     assert "export REPOSITORY=/backups/main\nexport TARGET=" in report
     assert f'tar -xzf "$REPOSITORY/{label}/base.tar.gz" -C "${{TARGET}}"' in report
-    for words in (f"# Full backup {label}", "2.0 MB in 1 objects", "| flush | 1.5 s |", "1 min 30 s", "pg_ctl ≥ 18"):
+    for words in (f"# Full backup {label}", "2.0 MB in 1 object |", "| flush | 1.5 s |", "1 min 30 s", "pg_ctl ≥ 18"):
         assert words in report
     assert "instead of incremental" in report
+    assigned = [line.split("=")[0] for line in report.splitlines() if line.startswith("export ")]
+    assert assigned == [f"export {name}" for name in ("REPOSITORY", "TARGET", "SOCKET", "TABLESPACES")]
+    assert "```sh\n# Run all of this as the account that will own the server" in report
 
 
 def test_a_failed_drill_says_so_first_and_names_the_faults() -> None:
