@@ -10,24 +10,23 @@ import pytest
 from psycopg import Connection, errors, sql
 
 from lifeboat.configuration.apply import ApplyFailed, LiveChanged, TablesBusy, apply
-from lifeboat.configuration.content import Archive, label_of
+from lifeboat.configuration.content import Archive
 from lifeboat.configuration.describe import describe_plan
 from lifeboat.configuration.diff import diff
 from lifeboat.configuration.file_writer import undo_files
 from lifeboat.configuration.index import ConfigurationError
-from lifeboat.configuration.plan import ApplyPlan
 from lifeboat.configuration.planning import plan_apply
 from lifeboat.configuration.way_back import find_gaps
 from lifeboat.postgres.connections import connect
 from lifeboat.settings.configuration import ConfigurationSettings
 from tests.support.configuration import (
     SECRETS,
-    TABLES,
     change_platform,
+    contents,
     export,
+    items,
     make_platform,
     platform_settings,
-    table_text,
 )
 
 
@@ -53,23 +52,6 @@ def settings(session: Connection[Any], hooks: Path) -> ConfigurationSettings:
 @pytest.fixture
 def archive(session: Connection[Any], settings: ConfigurationSettings) -> Archive:
     return export(session, settings)
-
-
-def contents(session: Connection[Any]) -> dict[str, list[str]]:
-    return {table: table_text(session, table) for table in (*TABLES, "segments")}
-
-
-def items(plan: ApplyPlan) -> dict[str, tuple[list[str], list[str], list[str]]]:
-    """What a plan inserts, updates and removes, by section."""
-    return {
-        rows.section: (
-            [change.item for change in rows.inserts],
-            [change.item for change in rows.updates],
-            [label_of(key) for key in rows.removals],
-        )
-        for rows in plan.rows
-        if not rows.is_empty
-    }
 
 
 def test_nothing_to_do(session: Connection[Any], settings: ConfigurationSettings, archive: Archive) -> None:
@@ -281,54 +263,6 @@ def test_a_file_that_cannot_be_kept_leaves_the_rows_too(
         apply(plan_apply(archive, session, settings), session, keep_in=tmp_path / "kept" / "below")
     assert contents(session) == before
     assert (hooks / "on_approve" / "notify.sh").read_bytes() == b"broken"
-
-
-def test_rows_that_others_refer_to_are_not_pruned(
-    session: Connection[Any], settings: ConfigurationSettings, archive: Archive, tmp_path: Path
-) -> None:
-    session.execute("INSERT INTO scene_types (name) VALUES ('used'), ('free')")
-    session.execute(
-        "INSERT INTO segments (scene_type_id) SELECT id FROM scene_types, generate_series(1, 3) WHERE name = 'used'"
-    )
-    plan = plan_apply(archive, session, settings, prune=True)
-    assert items(plan)["scene_types"] == ([], [], ["5"])
-    assert [(note.item, note.problem) for note in plan.notes if note.section == "scene_types"] == [
-        ("4", "is not removed: 3 rows of public.segments refer to it")
-    ]
-    apply(plan, session, keep_in=tmp_path / "kept")
-    assert session.execute("SELECT count(*) FROM segments").fetchone() == (3,)
-
-
-def test_a_cascade_never_takes_rows_that_no_plan_has_named(
-    session: Connection[Any], settings: ConfigurationSettings, archive: Archive, tmp_path: Path
-) -> None:
-    session.execute("INSERT INTO scene_types (name) VALUES ('free')")
-    plan = plan_apply(archive, session, settings, prune=True)
-    assert items(plan)["scene_types"][2] == ["4"]
-    session.execute("INSERT INTO segments (scene_type_id) VALUES (4)")
-    with pytest.raises((ConfigurationError, LiveChanged)):
-        apply(plan, session, keep_in=tmp_path / "kept")
-    assert session.execute("SELECT count(*) FROM segments").fetchone() == (1,)
-    assert session.execute("SELECT count(*) FROM scene_types").fetchone() == (4,)
-
-
-def test_a_name_that_moved_to_another_row_comes_back_when_pruning(
-    session: Connection[Any], settings: ConfigurationSettings, archive: Archive, tmp_path: Path
-) -> None:
-    before = contents(session)
-    session.execute("DELETE FROM scene_types WHERE id = 3; INSERT INTO scene_types (name) VALUES ('unused')")
-    apply(plan_apply(archive, session, settings, prune=True), session, keep_in=tmp_path / "kept")
-    assert contents(session) == before
-
-
-def test_a_parent_goes_after_its_children_have_moved(
-    session: Connection[Any], settings: ConfigurationSettings, archive: Archive, tmp_path: Path
-) -> None:
-    before = contents(session)
-    session.execute("INSERT INTO scene_types (name) VALUES ('late')")
-    session.execute("UPDATE workflows SET scene_type_id = 4")
-    apply(plan_apply(archive, session, settings, prune=True), session, keep_in=tmp_path / "kept")
-    assert contents(session) == before
 
 
 def test_busy_tables_are_waited_for_and_then_left(

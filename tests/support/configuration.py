@@ -5,8 +5,9 @@ from typing import Any
 
 from psycopg import Connection
 
-from lifeboat.configuration.content import Archive
+from lifeboat.configuration.content import Archive, label_of
 from lifeboat.configuration.export import export_configuration
+from lifeboat.configuration.plan import ApplyPlan
 from lifeboat.settings.configuration import ConfigurationSettings
 
 EVERY_TYPE = Path(__file__).with_name("every_type.sql")
@@ -87,3 +88,21 @@ def change_platform(session: Connection[Any], hooks: Path) -> None:
     session.execute("UPDATE notification_preferences SET settings = jsonb_set(settings, '{max_tokens}', '9'), pin = 5")
     (hooks / "on_approve" / "notify.sh").write_bytes(b"broken")
     (hooks / "extra.sh").write_text("mine")
+
+
+def contents(session: Connection[Any]) -> dict[str, list[str]]:
+    """All rows of the platform's tables, as PostgreSQL writes them."""
+    return {table: table_text(session, table) for table in (*TABLES, "segments")}
+
+
+def items(plan: ApplyPlan) -> dict[str, tuple[list[str], list[str], list[str]]]:
+    """What a plan inserts, updates and removes, by section."""
+    return {
+        rows.section: (
+            [change.item for change in rows.inserts],
+            [change.item for change in rows.updates],
+            [label_of(key) for key in rows.removals],
+        )
+        for rows in plan.rows
+        if not rows.is_empty
+    }
