@@ -12,33 +12,37 @@ import subprocess
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
 
 import psutil
 
+from lifeboat.command_streams import STDERR_TAIL_LINES, Readable, StderrReader, StdoutReader, Streams
 from lifeboat.errors import PermanentError, TransientError
 
-STDERR_TAIL_LINES = 40
+__all__ = [
+    "STDERR_TAIL_LINES",
+    "TAG_VARIABLE",
+    "CommandFailed",
+    "CommandTimeout",
+    "Completed",
+    "Readable",
+    "Service",
+    "ToolMissing",
+    "effective_user",
+    "end_tree",
+    "run",
+    "start_service",
+]
+
 TAG_VARIABLE = "LIFEBOAT_COMMAND"
 _TERMINATE_GRACE_SECONDS = 5.0
 _TICK_SECONDS = 0.5
 _PIPE_GRACE_SECONDS = 0.5
-_BLOCK_BYTES = 1024 * 1024
 _LAST_WORDS_BYTES = 64 * 1024
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
-
-
-class Readable(Protocol):
-    """Anything that a program's input can be read from."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """The next bytes; none at the end."""
-        ...
 
 
 class CommandFailed(PermanentError):
@@ -110,6 +114,7 @@ def run(  # noqa: PLR0913 - one door for every process: the options belong to it
     cwd: Path | None = None,
     stdin: bytes | Readable | None = None,
     stdout_path: Path | None = None,
+    on_stdout: Callable[[bytes], None] | None = None,
     on_stderr_line: Callable[[str], None] | None = None,
     on_tick: Callable[[], None] | None = None,
     secrets: Sequence[str] = (),
@@ -118,31 +123,37 @@ def run(  # noqa: PLR0913 - one door for every process: the options belong to it
     """Run a program to its end and return what it printed.
 
     `timeout_seconds` None waits for ever. `user` counts only where we are root. `on_stderr_line` is called from a
-    reader thread with each redacted line, `on_tick` about twice a second from this one; what either raises ends the
-    program and is raised here. Raises CommandFailed, CommandTimeout, ToolMissing.
+    reader thread with each redacted line, `on_stdout` from another one with blocks of the output, which is then not
+    kept, `on_tick` about twice a second from this one; what any of them raises ends the program and is raised here.
+    After the return, whatever its cause, `on_stdout` is not called. Raises CommandFailed, CommandTimeout, ToolMissing.
     """
     words = [str(word) for word in argv]
     program = Path(words[0]).name
     began = time.monotonic()
     tag = uuid.uuid4().hex
     with _started(words, tag=tag, env=env, user=user, cwd=cwd, stdin=stdin, stdout_path=stdout_path) as process:
-        reader = _StderrReader(process, secrets, on_stderr_line)
-        streams = _Streams(process, stdin, reader)
+        streams = Streams(
+            (process.stdin, stdin) if process.stdin is not None else None,
+            StdoutReader(process.stdout, on_stdout) if process.stdout is not None else None,
+            StderrReader(process.stderr, secrets, on_stderr_line),
+        )
         try:
-            _wait(process, timeout_seconds, on_tick, reader)
+            _wait(process, timeout_seconds, on_tick, streams)
         except subprocess.TimeoutExpired as error:
             raise CommandTimeout(program, timeout_seconds or 0) from error
+        finally:
+            if process.returncode is None:
+                end_tree(process.pid, tag)
+                streams.end()
         # What a killed tool left behind holds its pipes open: it has to end before they can be read to the end.
         if not streams.finish(_PIPE_GRACE_SECONDS) or process.returncode != 0:
             end_tree(None, tag)
             streams.finish(None)
-    for failure in (reader.failure, streams.failure):
-        if failure is not None:
-            raise failure
-    tail = "\n".join(reader.tail)
+    if streams.failure is not None:
+        raise streams.failure
     if process.returncode not in accept:
-        raise CommandFailed(program, process.returncode, tail)
-    return Completed(tuple(words), process.returncode, streams.text(), tail, time.monotonic() - began)
+        raise CommandFailed(program, process.returncode, streams.stderr_tail)
+    return Completed(tuple(words), process.returncode, streams.text(), streams.stderr_tail, time.monotonic() - began)
 
 
 class Service:
@@ -211,90 +222,11 @@ def start_service(argv: Sequence[str | Path], *, env: Mapping[str, str], log_pat
     return Service(process, tag, log_path)
 
 
-class _StderrReader(threading.Thread):
-    """Drains stderr line by line, redacts, keeps the tail, and passes lines on."""
-
-    def __init__(
-        self, process: "subprocess.Popen[bytes]", secrets: Sequence[str], on_line: Callable[[str], None] | None
-    ) -> None:
-        super().__init__(daemon=True, name="stderr")
-        self._process, self._secrets, self._on_line = process, [s for s in secrets if s], on_line
-        self.tail: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
-        self.failure: Exception | None = None
-
-    def run(self) -> None:
-        """Read until the program closes its stderr."""
-        # Progress lines end in a bare carriage return: universal newlines would need a text stream, which may block.
-        with suppress(ValueError):
-            for raw in self._process.stderr or ():
-                for piece in raw.decode("utf-8", "replace").replace("\r", "\n").splitlines():
-                    self._take(piece.rstrip())
-
-    def _take(self, line: str) -> None:
-        for secret in self._secrets:
-            line = line.replace(secret, "***")
-        if not line:
-            return
-        self.tail.append(line)
-        if self._on_line is None or self.failure is not None:
-            return
-        try:
-            self._on_line(line)
-        except Exception as error:  # noqa: BLE001 - handed to the caller's thread, where run() raises it
-            self.failure = error
-
-
-class _Streams:
-    """The threads that keep a program's pipes moving."""
-
-    def __init__(
-        self, process: "subprocess.Popen[bytes]", stdin: bytes | Readable | None, reader: _StderrReader
-    ) -> None:
-        self._chunks: list[bytes] = []
-        self.failure: Exception | None = None
-        self._threads: list[threading.Thread] = [reader]
-        if process.stdin is not None:
-            self._threads.append(threading.Thread(target=self._feed, args=(process.stdin, stdin), daemon=True))
-        if process.stdout is not None:
-            self._threads.append(threading.Thread(target=self._drain, args=(process.stdout,), daemon=True))
-        for thread in self._threads:
-            thread.start()
-
-    def _feed(self, stream: IO[bytes], data: bytes | Readable | None) -> None:
-        # A program that ends without reading its input says why on stderr; the broken pipe itself says nothing.
-        try:
-            with suppress(BrokenPipeError, ValueError):
-                if isinstance(data, bytes):
-                    stream.write(data)
-                elif data is not None:
-                    shutil.copyfileobj(data, stream, _BLOCK_BYTES)
-        except Exception as error:  # noqa: BLE001 - what reading the input raised is raised by run(), in its caller's thread
-            self.failure = error
-        finally:
-            # Left open, it would have the program wait for the rest for ever.
-            with suppress(BrokenPipeError, ValueError):
-                stream.close()
-
-    def _drain(self, stream: IO[bytes]) -> None:
-        with suppress(ValueError):
-            self._chunks.append(stream.read())
-
-    def finish(self, timeout_seconds: float | None) -> bool:
-        """Whether all pipes were read to their end."""
-        for thread in self._threads:
-            thread.join(timeout_seconds)
-        return not any(thread.is_alive() for thread in self._threads)
-
-    def text(self) -> str:
-        """What the program wrote to stdout."""
-        return b"".join(self._chunks).decode("utf-8", "replace")
-
-
 def _wait(
     process: "subprocess.Popen[bytes]",
     timeout_seconds: float | None,
     on_tick: Callable[[], None] | None,
-    reader: _StderrReader,
+    streams: Streams,
 ) -> None:
     deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
     while True:
@@ -305,8 +237,8 @@ def _wait(
                 raise
         else:
             return
-        if reader.failure is not None:
-            raise reader.failure
+        if streams.output_failure is not None:
+            raise streams.output_failure
         if on_tick is not None:
             on_tick()
 

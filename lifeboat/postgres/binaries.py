@@ -162,7 +162,7 @@ def reachable_bin_dir(bin_dir: Path, user: str | None, runtime_dir: Path) -> Pat
     A Python environment under root's home is closed to the server's account. Only the embedded PostgreSQL can
     be moved; the copy is made once for each version and used again. Raises BinariesMissing.
     """
-    if user is None or os.geteuid() != 0 or _runs_as(bin_dir, user):
+    if user is None or can_execute(bin_dir, user):
         return bin_dir
     install = bin_dir.parent
     libraries = install.parent.with_name(f"{EMBEDDED_PACKAGE}.libs")
@@ -183,6 +183,11 @@ def reachable_bin_dir(bin_dir: Path, user: str | None, runtime_dir: Path) -> Pat
             hint=f"Let it enter every folder above {runtime_dir}, and mount that without noexec.",
         )
     return copied
+
+
+def can_execute(bin_dir: Path, user: str | None) -> bool:
+    """Whether the server's account can run the programs where they are; without root it is our own."""
+    return user is None or os.geteuid() != 0 or _runs_as(bin_dir, user)
 
 
 def _runs_as(bin_dir: Path, user: str) -> bool:
