@@ -9,7 +9,7 @@ PYTHON = $(shell for candidate in python3.11 python3 python3.12 python3.13 pytho
 	$$candidate -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo $$candidate; break; }; done)
 
-JOBS := 2
+JOBS := 0
 
 .PHONY: help demo test check up bench property lines clean requirements
 .DEFAULT_GOAL := help
@@ -17,7 +17,7 @@ JOBS := 2
 help:
 	@echo 'make demo          the whole loop on a real PostgreSQL: backup, changes, restore drill, verification'
 	@echo 'make up            embedded PostgreSQL, Prefect server, worker and deployments, until Ctrl-C'
-	@echo 'make test          all tests (ARGS="-k label" chooses, JOBS=4 for more processes than 2)'
+	@echo 'make test          all tests (ARGS="-k label" chooses, JOBS=2 in two processes)'
 	@echo 'make check         lint, format, types, layers, spelling, module length'
 	@echo 'make property      the property tests with 10,000 examples'
 	@echo 'make bench         overhead and checksum speed against the bare tools'
