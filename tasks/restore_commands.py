@@ -2,8 +2,10 @@
 
 import re
 import shlex
+from typing import TYPE_CHECKING
 
-from lifeboat.storage.manifest import Manifest
+if TYPE_CHECKING:  # the command line loads this module at its start
+    from lifeboat.storage.manifest import Manifest
 
 _VARIABLE = re.compile(r"\$\{?([A-Z][A-Z0-9_]*)\b")
 _STARTS_A_SERVER = re.compile(r"\bpg_ctl\b")
@@ -16,7 +18,7 @@ _VALUES = {
 }
 
 
-def restore_lines(manifest: Manifest, location: str) -> list[str]:
+def restore_lines(manifest: "Manifest", location: str) -> list[str]:
     """Who runs the commands, an assignment for every variable in them, and the commands, step by step.
 
     `location` is the backup's own folder.
@@ -43,7 +45,7 @@ def _blank(name: str) -> str:
     return _VALUES.get(name, "   # fill in")
 
 
-def _account(manifest: Manifest) -> list[str]:
+def _account(manifest: "Manifest") -> list[str]:
     major = (manifest.pg_version or "").partition(".")[0] or "VERSION"
     return [
         "# Run all of this as the account that will own the server, never as root: su -s /bin/sh postgres",

@@ -49,6 +49,7 @@ def trigger_backup(  # noqa: PLR0913 - the command's options
         say_json({name: value for name, value in vars(run).items() if name != "artifacts"} | {"backups": taken})
     elif not run.ended:
         say(f"{run.name} is scheduled: {run.url}")
+        notice("with --wait the command ends when the run does, and as it does")
     else:
         _show(run, taken)
     if run.ended and not run.succeeded:

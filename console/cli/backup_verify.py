@@ -73,9 +73,11 @@ def _drill(
     installation: "Installation", backup: str, target: Target, destination: str | None, *, as_json: bool
 ) -> None:
     from lifeboat.operations.restore_drill import DrillOrder, run_drill
+    from lifeboat.operations.selection import find_backup
 
-    order = DrillOrder(backup=backup, destination=destination, target=target.value)
-    with follow(f"restore drill of {backup}") as follower:
+    label = find_backup(installation.repository(destination), backup).manifest.label
+    order = DrillOrder(backup=label, destination=destination, target=target.value)
+    with follow(f"restore drill of {label}") as follower:
 
         def tell(progress: "Progress") -> None:
             follower.amount(progress.done_bytes, progress.total_bytes)

@@ -49,6 +49,9 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
         fields = {"id", "label", "set_id", "started_at", "completed_at", "size_bytes", "database", "details"}
         say_json([{**item.model_dump(include=fields), "size_bytes": item.size_bytes} for item in archives])
         return
+    if not archives:
+        say("there is no configuration archive yet: `lifeboat config export` takes one, and so does each full backup")
+        return
     rows = [
         (
             item.label,
@@ -72,11 +75,13 @@ def diff(
     """
     from lifeboat.configuration.describe import describe_diff
     from lifeboat.configuration.diff import diff as compare
+    from lifeboat.configuration.structure import diff_structure
 
     before, after = (_load(context, name, destination) for name in (old, new))
     found = compare(before.archive, after.archive)
     if as_json:
-        say_json({"old": before.name, "new": after.name, "equal": found.is_empty, "lines": describe_diff(found)})
+        head = {"old": before.name, "new": after.name, "equal": found.is_empty}
+        say_json({**head, **diff_structure(found), "lines": describe_diff(found)})
     else:
         say(f"{before.name} → {after.name}")
         for line in describe_diff(found):
@@ -153,10 +158,12 @@ def _keep_present(installation: "Installation", plan: "ApplyPlan") -> str:
 
 def _show(plan: "ApplyPlan", *, as_json: bool) -> None:
     from lifeboat.configuration.describe import describe_plan
+    from lifeboat.configuration.structure import plan_structure
 
     lines = describe_plan(plan)
     if as_json:
-        say_json({"plan_hash": plan.sha256, "empty": plan.is_empty, "lines": lines})
+        head = {"plan_hash": plan.sha256, "empty": plan.is_empty}
+        say_json({**head, **plan_structure(plan), "lines": lines})
         return
     for line in lines:
         say(line)

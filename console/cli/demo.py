@@ -36,6 +36,7 @@ from lifeboat.operations.installation import Installation
 from lifeboat.storage.durable import write_durably
 from lifeboat.storage.manifest import BackupType, Manifest
 from lifeboat.storage.repository import StoredBackup
+from tasks.figures import count_text
 
 _FIRST_PORT = 4200
 _PORTS_TRIED = 40
@@ -187,10 +188,8 @@ class Conductor:
         ((label, event),) = ours
         phases = event.detail["phases"]
         step.size_bytes = repository.manifest(label).size_bytes
-        faults = event.detail["faults"]
-        step.evidence = (
-            f"{label} {event.kind}: restored and compared in {sum(phases.values()):.1f} s, {len(faults)} faults"
-        )
+        faults = count_text(len(event.detail["faults"]), "fault")
+        step.evidence = f"{label} {event.kind}: restored and compared in {sum(phases.values()):.1f} s, {faults}"
         step.passed = label == expected and event.kind == "verified" and repository.load(label).state.verified
 
     def _verify_assets(self, step: Step) -> None:
@@ -234,7 +233,7 @@ class Conductor:
         row = self.installation.catalog.backups.get(manifest.id)
         same = row is not None and row.manifest_sha256 == backup.manifest_sha256 and row.status == "completed"
         step.size_bytes = manifest.size_bytes
-        step.evidence = f"{manifest.label}, {len(manifest.objects)} objects checked, catalog agrees"
+        step.evidence = f"{manifest.label}, {count_text(len(manifest.objects), 'object')} checked, catalog agrees"
         if faults or not same or manifest.type is not kind:
             step.fail(f"{manifest.label} is {manifest.type}; faults {faults}; catalog row {row}")
 

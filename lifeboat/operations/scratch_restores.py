@@ -175,7 +175,8 @@ class _FileChecks:
             if ours:
                 return ours
             raise
-        note = f"pg_verifybackup could not run: {result.reason}"
+        alone = "the files were checked by Lifeboat alone, for PostgreSQL's own pg_verifybackup cannot run"
+        note = f"{alone}: {result.reason}"
         if result.reason is not None and note not in self.notes:
             self.notes.append(note)
         elif result.reason is None and not result.problems:

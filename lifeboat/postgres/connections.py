@@ -47,6 +47,11 @@ _REFUSED = re.compile(
     r"|not currently accepting connections",
     re.IGNORECASE,
 )
+# As in libpq's fe-connect.c: an attempt for each address.
+_ATTEMPT = re.compile(
+    r"connection to server (?:on socket|at) .+? failed: (.+?)"
+    r"(?=; Is the server running|; connection to server |; Multiple connection attempts failed|$)"
+)
 
 
 class SourceUnavailable(TransientError):
@@ -202,10 +207,11 @@ def _fix_session(connection: psycopg.Connection[Any], lock_timeout_seconds: floa
 
 def connection_error(error: psycopg.Error, info: ConnectionInfo) -> SourceUnavailable | AuthenticationFailed:
     """What a failed connection means: worth a retry or not; the password is taken out of the text."""
-    said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    said = _in_few_words("; ".join(line.strip() for line in str(error).splitlines() if line.strip()))
     for secret in info.secrets:
         said = said.replace(secret, "***")
-    where = f"database {info.database or '(default)'} at {info.host or 'the default socket'}"
+    port = f", port {info.port}" if info.port else ""
+    where = f"database {info.database or '(default)'} at {info.host or 'the default socket'}{port}"
     refused = error.sqlstate in {"28P01", "28000", "3D000", "42501"} or _REFUSED.search(said) is not None
     if refused or (error.pgconn is not None and error.pgconn.needs_password):
         return AuthenticationFailed(
@@ -215,6 +221,12 @@ def connection_error(error: psycopg.Error, info: ConnectionInfo) -> SourceUnavai
     by_socket = not info.host or info.host.startswith(("/", "@"))
     hint = "has its socket there, on that port" if by_socket else "listens there, and that no firewall is in between"
     return SourceUnavailable(f"{where} cannot be reached: {said}", hint=f"Check that the server runs and {hint}.")
+
+
+def _in_few_words(said: str) -> str:
+    """libpq's message without what ours says beside it, place and question; all of it where attempts differ."""
+    reasons = set(_ATTEMPT.findall(said))
+    return reasons.pop() if len(reasons) == 1 else said
 
 
 def server_version(connection: psycopg.Connection[Any]) -> str:

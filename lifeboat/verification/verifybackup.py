@@ -113,5 +113,5 @@ def _why_it_does_not_start(tools: PgTools, _mtime_ns: int) -> str | None:
 
 def _how_it_ended(failure: commands.CommandFailed) -> str:
     if failure.returncode < 0:
-        return f"it crashes (signal {-failure.returncode})"
+        return f"the program in this installation crashes (signal {-failure.returncode})"
     return failure.message

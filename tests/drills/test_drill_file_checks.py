@@ -16,7 +16,10 @@ from lifeboat.postgres.folders import give_to
 from lifeboat.storage.manifest import BackupType
 from lifeboat.verification.verifybackup import PROGRAM, FileCheckFailed
 
-CRASHES = "pg_verifybackup could not run: it crashes (signal 11)"
+CRASHES = (
+    "the files were checked by Lifeboat alone, for PostgreSQL's own pg_verifybackup cannot run: "
+    "the program in this installation crashes (signal 11)"
+)
 
 
 @pytest.fixture

@@ -73,7 +73,16 @@ def test_configuration_goes_out_and_back(lifeboat: Run, heroes: Heroes, installa
     assert [item["label"] for item in listed.json] == [before, after]
     assert (differs.code, differs.json["equal"]) == (3, False)
     assert any("changed" in line for line in differs.json["lines"])
+    (section,) = differs.json["sections"]
+    (item,) = section["changed"]
+    assert (differs.json["added_sections"], section["added"], section["changed_files"]) == ([], [], [])
+    assert item["fields"] == [{"path": "name", "old": '"character 2"', "new": '"changed"'}]
     assert dry.json["empty"] is False
+    (table,) = [table for table in dry.json["tables"] if table["update"]]
+    assert (table["table"], table["insert"], table["remove"]) == ("public.characters", [], [])
+    assert table["update"] == [
+        {"item": item["item"], "fields": [{"path": "name", "old": '"changed"', "new": '"character 2"'}]}
+    ]
     assert refused.code == 1
     assert (applied.code, applied.json["updated_count"]) == (0, 1)
     assert row == ("character 2",)

@@ -100,7 +100,7 @@ def test_tablespaces_that_were_unpacked_in_place(
 @pytest.mark.parametrize(
     ("end", "reason", "problems"),
     [
-        ("kill -SEGV $$", "it crashes (signal 11)", ()),
+        ("kill -SEGV $$", "the program in this installation crashes (signal 11)", ()),
         (
             "echo 'pg_verifybackup: error: out of luck' >&2; exit 3",
             "exit code 3: pg_verifybackup: error: out of luck",

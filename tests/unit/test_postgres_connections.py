@@ -105,7 +105,6 @@ def test_a_passphrase_that_no_program_can_be_given_is_refused() -> None:
         ("FATAL:  the database system is starting up", SourceUnavailable),
         ("FATAL:  sorry, too many clients already", SourceUnavailable),
         ('could not translate host name "db" to address', SourceUnavailable),
-        ('connection to server on socket "/x/.s.PGSQL.5432" failed: No such file or directory', SourceUnavailable),
     ],
 )
 def test_a_refusal_is_permanent_and_an_absence_is_not(said: str, kind: type[Exception]) -> None:
@@ -115,6 +114,39 @@ def test_a_refusal_is_permanent_and_an_absence_is_not(said: str, kind: type[Exce
     assert error.transient is (kind is SourceUnavailable)
     assert said in str(error)
     assert error.hint
+
+
+_SOCKET = 'connection to server on socket "/x/.s.PGSQL.5432" failed:'
+_SIX = 'connection to server at "localhost" (::1), port 5432 failed:'
+_FOUR = 'connection to server at "localhost" (127.0.0.1), port 5432 failed:'
+_ASKED = "\tIs the server running on that host and accepting TCP/IP connections?"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            f"connection is bad: {_SOCKET} No such file or directory\n\tIs the server running locally and accepting?",
+            "cannot be reached: No such file or directory",
+        ),
+        (
+            f"connection failed: {_SIX} Connection refused\n{_ASKED}\n{_FOUR} Connection refused\n{_ASKED}",
+            "cannot be reached: Connection refused",
+        ),
+        (
+            f"{_SIX} Network is unreachable\n{_FOUR} timeout expired",
+            f"cannot be reached: {_SIX} Network is unreachable; {_FOUR} timeout expired",
+        ),
+        (f"{_SOCKET} FATAL:  the database system is shutting down", "reached: FATAL:  the database system is shutting"),
+    ],
+)
+def test_a_server_that_is_away_is_told_in_few_words(said: str, told: str) -> None:
+    error = connection_error(psycopg.OperationalError(said), ConnectionInfo.parse("host=h port=5433 dbname=d"))
+
+    assert type(error) is SourceUnavailable
+    assert str(error.message).startswith("database d at h, port 5433 cannot be reached: ")
+    assert told in error.message
+    assert "Is the server" not in error.message
 
 
 def test_a_server_that_quotes_the_password_is_redacted() -> None:

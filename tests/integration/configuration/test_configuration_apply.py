@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +28,6 @@ from tests.support.configuration import (
     make_platform,
     platform_settings,
 )
-
-
-@pytest.fixture
-def session(fresh_database: str) -> Iterator[Connection[Any]]:
-    with connect(fresh_database, autocommit=True) as connection:
-        connection.execute("SET search_path = public")
-        yield connection
-
-
-@pytest.fixture
-def hooks(tmp_path: Path) -> Path:
-    return tmp_path / "hooks"
-
-
-@pytest.fixture
-def settings(session: Connection[Any], hooks: Path) -> ConfigurationSettings:
-    make_platform(session, hooks)
-    # Apart from its own test, what is left to an administrator only costs time.
-    return platform_settings(hooks, server_files=[], roles=False)
-
-
-@pytest.fixture
-def archive(session: Connection[Any], settings: ConfigurationSettings) -> Archive:
-    return export(session, settings)
 
 
 def test_nothing_to_do(session: Connection[Any], settings: ConfigurationSettings, archive: Archive) -> None:

@@ -3,7 +3,6 @@
 import gzip
 import tarfile
 import threading
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,6 @@ from lifeboat.configuration.rows import Bounds, fix_session, read_rows, snapshot
 from lifeboat.configuration.tables import describe_table, target_of
 from lifeboat.postgres.connections import connect
 from tests.support.configuration import EVERY_TYPE, SECRETS, export, make_platform, platform_settings
-
-
-@pytest.fixture
-def session(fresh_database: str) -> Iterator[Connection[Any]]:
-    with connect(fresh_database, autocommit=True) as connection:
-        connection.execute("SET search_path = public")
-        yield connection
-
-
-@pytest.fixture
-def hooks(tmp_path: Path) -> Path:
-    return tmp_path / "hooks"
 
 
 def round_trip(session: Connection[Any], schema: str, table: str) -> None:

@@ -1,6 +1,5 @@
 """Pruning by an archive: what refers to each other goes in the right order, or stays and is named."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +10,11 @@ from lifeboat.configuration.apply import LiveChanged, apply
 from lifeboat.configuration.content import Archive
 from lifeboat.configuration.index import ConfigurationError
 from lifeboat.configuration.planning import plan_apply
-from lifeboat.postgres.connections import connect
 from lifeboat.settings.configuration import ConfigurationSettings
 from tests.support.configuration import (
     contents,
-    export,
     items,
-    make_platform,
-    platform_settings,
 )
-
-
-@pytest.fixture
-def session(fresh_database: str) -> Iterator[Connection[Any]]:
-    with connect(fresh_database, autocommit=True) as connection:
-        connection.execute("SET search_path = public")
-        yield connection
-
-
-@pytest.fixture
-def hooks(tmp_path: Path) -> Path:
-    return tmp_path / "hooks"
-
-
-@pytest.fixture
-def settings(session: Connection[Any], hooks: Path) -> ConfigurationSettings:
-    make_platform(session, hooks)
-    # Apart from its own test, what is left to an administrator only costs time.
-    return platform_settings(hooks, server_files=[], roles=False)
-
-
-@pytest.fixture
-def archive(session: Connection[Any], settings: ConfigurationSettings) -> Archive:
-    return export(session, settings)
 
 
 def test_rows_that_others_refer_to_are_not_pruned(
