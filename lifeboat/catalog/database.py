@@ -1,5 +1,6 @@
 """Connections to the catalog's database, and what its errors mean."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,13 @@ _NOT_MIGRATED = {"3F000", "42P01", "42703"}
 _TRANSIENT_CLASSES = {"08", "40", "53", "55", "57", "58"}
 _READ_ONLY = "25006"
 _NO_RIGHT = "42501"
+
+
+class _Kept(threading.local):
+    """The connection that a thread's transactions share, once there is one."""
+
+    is_wanted: bool = False
+    connection: Connection | None = None
 
 
 class Database:
@@ -53,6 +61,7 @@ class Database:
                 "pool_recycle": _RECYCLE_SECONDS,
                 "pool_pre_ping": True,
             }
+        self._kept = _Kept()
         self._engine = create_engine(
             "postgresql+psycopg://",
             creator=self._connect,
@@ -68,7 +77,7 @@ class Database:
         Raises CatalogUnavailable, CatalogNotMigrated, CatalogRefused.
         """
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 yield connection
         except DBAPIError as error:
             raise self._meaning(error) from error
@@ -77,6 +86,33 @@ class Database:
                 f"the catalog's {self._engine.pool.status()} are all in use",
                 hint="Try again; a larger pool helps where this happens often.",
             ) from error
+
+    @contextmanager
+    def one_connection(self) -> Iterator[None]:
+        """Within it this thread's transactions share one connection: for many short ones in a row."""
+        kept = self._kept
+        if kept.is_wanted:
+            yield
+            return
+        kept.is_wanted = True
+        try:
+            yield
+        finally:
+            connection, kept.connection, kept.is_wanted = kept.connection, None, False
+            if connection is not None:
+                connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        kept = self._kept
+        if not kept.is_wanted or (kept.connection is not None and kept.connection.in_transaction()):
+            with self._engine.begin() as connection:
+                yield connection
+            return
+        if kept.connection is None:
+            kept.connection = self._engine.connect()
+        with kept.connection.begin():
+            yield kept.connection
 
     def close(self) -> None:
         """Close the connections that the pool keeps."""

@@ -1,10 +1,13 @@
 """The catalog: our index of all backups, and what we know of them (DESIGN 4)."""
 
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import text
 
+from lifeboat.catalog.activity import ActivityStore
+from lifeboat.catalog.annotations import AnnotationStore
 from lifeboat.catalog.audit import AuditStore
 from lifeboat.catalog.backups import BackupFilter, BackupStore
 from lifeboat.catalog.database import CONNECT_TIMEOUT_SECONDS, Database
@@ -19,6 +22,8 @@ from lifeboat.catalog.errors import (
 )
 from lifeboat.catalog.findings import FindingStore
 from lifeboat.catalog.pages import Page
+from lifeboat.catalog.relations import RelationStore
+from lifeboat.catalog.restores import RestoreStore
 from lifeboat.catalog.schedules import ScheduleStore
 from lifeboat.catalog.storage_samples import StorageSampleStore
 from lifeboat.catalog.tables import REVISION
@@ -35,6 +40,7 @@ from lifeboat.catalog.values import (
     SeenFinding,
     StorageSample,
 )
+from lifeboat.catalog.wal_index import WalIndexStore
 from lifeboat.postgres.connections import ConnectionInfo
 
 __all__ = [
@@ -76,10 +82,15 @@ class Catalog:
         self._database = Database(dsn, connect_timeout_seconds=connect_timeout_seconds, pool_size=pool_size)
         self.backups = BackupStore(self._database)
         self.drills = DrillStore(self._database)
+        self.restores = RestoreStore(self._database)
         self.schedules = ScheduleStore(self._database)
         self.findings = FindingStore(self._database)
         self.storage_samples = StorageSampleStore(self._database)
         self.audit = AuditStore(self._database)
+        self.annotations = AnnotationStore(self._database)
+        self.relations = RelationStore(self._database)
+        self.activity = ActivityStore(self._database)
+        self.wal_index = WalIndexStore(self._database)
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +107,10 @@ class Catalog:
     def dsn(self) -> ConnectionInfo:
         """Where the catalog is, for `migrate` and `current_revision`; its text forms show no password."""
         return self._database.info
+
+    def one_connection(self) -> AbstractContextManager[None]:
+        """Within it this thread's calls share one connection: for many short ones in a row."""
+        return self._database.one_connection()
 
     def close(self) -> None:
         """Close the connections that the pool keeps; the catalog can be used again afterwards."""

@@ -37,7 +37,7 @@ from lifeboat.catalog.values import (
 from lifeboat.storage.manifest import BackupType
 
 SCHEMA = "lifeboat"
-REVISION = "0001"  # the migration that makes these tables
+REVISION = "0002"  # the migration that makes these tables, with those of wal_tables
 
 _NO = text("false")
 _OPEN = text("closed_at IS NULL")
@@ -219,27 +219,6 @@ class Restore(Base):
     report_json: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     error: Mapped[str | None]
     flow_run_id: Mapped[UUID | None]
-
-
-class WalActivity(Base):
-    """Rows that committed transactions changed, per relation and minute or hour (DESIGN 7, activity index)."""
-
-    __tablename__ = "wal_activity"
-    __table_args__ = (
-        PrimaryKeyConstraint("cluster", "timeline", "resolution", "bucket_at", "database", "relation"),
-        one_of("resolution", ActivityResolution),
-        CheckConstraint("inserted_rows >= 0 AND updated_rows >= 0 AND deleted_rows >= 0", name="rows"),
-    )
-
-    cluster: Mapped[str]
-    timeline: Mapped[int]
-    resolution: Mapped[ActivityResolution]
-    bucket_at: Mapped[datetime]
-    database: Mapped[str]
-    relation: Mapped[str]
-    inserted_rows: Mapped[int]
-    updated_rows: Mapped[int]
-    deleted_rows: Mapped[int]
 
 
 class Annotation(Base):

@@ -78,7 +78,7 @@ class AnnotationKind(StrEnum):
     RESTORE_POINT = "restore-point"
     BACKUP = "backup"
     DRILL = "drill"
-    EVENT = "event"
+    WAL = "wal"
     AUDIT = "audit"
 
 
@@ -168,6 +168,27 @@ class DrillRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreRow:
+    """One restore; `phases_json` has seconds by phase."""
+
+    id: UUID
+    backup_id: UUID | None
+    label: str | None
+    cluster: str
+    target_kind: RestoreTarget
+    target: str
+    recovery_target_at: datetime | None
+    status: RestoreStatus
+    actor: str
+    started_at: datetime
+    completed_at: datetime | None
+    phases_json: dict[str, float]
+    report_json: dict[str, Any]
+    error: str | None
+    flow_run_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class SeenFinding:
     """Something wrong with one file, as a check saw it; an orphan has no `asset_id`."""
 
@@ -221,3 +242,18 @@ class AuditRow:
     object: str
     before_json: dict[str, Any] | None
     after_json: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationRow:
+    """What was happening at `at`, or from then to `until_at`; its id comes from what it is about."""
+
+    id: UUID
+    cluster: str
+    at: datetime
+    until_at: datetime | None
+    kind: AnnotationKind
+    text: str
+    actor: str | None
+    backup_id: UUID | None = None
+    detail_json: dict[str, Any] | None = None

@@ -141,6 +141,28 @@ def test_a_pooled_session_that_ended_unseen_is_replaced(catalog: Catalog, platfo
     assert record_completed(catalog)
 
 
+def test_one_connection_serves_many_transactions_and_is_replaced_when_it_ends(
+    catalog: Catalog, platform_dsn: str
+) -> None:
+    database = Database(platform_dsn)
+
+    def session() -> object:
+        with database.begin() as connection:
+            return connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
+    with database.one_connection(), database.one_connection():
+        first = session()
+        assert session() == first
+        with database.begin():
+            assert session() != first  # a transaction in another one has its own
+        with pytest.raises(CatalogUnavailable), database.begin() as connection:
+            connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+        second = session()
+        assert second != first
+        assert session() == second
+    assert session() != second
+
+
 def test_a_pool_that_is_used_up_is_unavailable(platform_dsn: str) -> None:
     database = Database(platform_dsn, pool_size=1, connect_timeout_seconds=2)
 
