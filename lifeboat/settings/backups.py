@@ -5,13 +5,16 @@ from typing import Literal
 from pydantic import Field
 
 from lifeboat.settings.base import Name, Section
+from lifeboat.settings.pgbackrest import PgBackRestSettings
 
 
 class BackupSettings(Section):
     """Defaults of every backup."""
 
     destination: Name = Field("primary", description="The destination where a run names none.")
-    engine: Literal["basebackup", "pg_dump"] = Field("basebackup", description="The engine where a run names none.")
+    engine: Literal["basebackup", "pgbackrest", "pg_dump"] = Field(
+        "basebackup", description="The engine where a run names none."
+    )
     when_locked: Literal["wait", "refuse"] = Field(
         "wait", description="What a second backup of the cluster does while one runs."
     )
@@ -56,3 +59,4 @@ class EngineSettings(Section):
 
     basebackup: BaseBackupSettings = BaseBackupSettings()
     pg_dump: PgDumpSettings = PgDumpSettings()
+    pgbackrest: PgBackRestSettings = PgBackRestSettings()

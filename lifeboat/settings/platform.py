@@ -41,6 +41,14 @@ class PlatformSettings(Section):
         description="Account for PostgreSQL's programs when Lifeboat runs as root; postgres by default",
     )
 
+    audit_query: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What people did on the platform, for restore points: rows of at, text and, if you like, actor; "
+        "`:from` and `:to` are the bounds that are asked for",
+    )
+    audit_timeout_seconds: float = Field(default=5.0, gt=0, le=300, description="How long the audit query may take")
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.embedded and self.dsn is not None:

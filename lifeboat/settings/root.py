@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lifeboat.settings.agent import AgentSettings
 from lifeboat.settings.assets import AssetSettings
 from lifeboat.settings.backups import BackupSettings, EngineSettings
 from lifeboat.settings.base import AbsolutePath, Name
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
     backup: BackupSettings = BackupSettings()
     engines: EngineSettings = EngineSettings()
     wal: WalSettings = WalSettings()
+    agent: AgentSettings = AgentSettings()
     configuration: ConfigurationSettings = ConfigurationSettings()
     assets: AssetSettings = AssetSettings()
     drills: DrillSettings = DrillSettings()
@@ -52,6 +54,32 @@ class Settings(BaseSettings):
             if name not in self.destinations:
                 raise ValueError(f"{where} names {name!r}, but there is only {', '.join(sorted(self.destinations))}")
         return self
+
+    @model_validator(mode="after")
+    def _pgbackrest_has_what_it_needs(self) -> Self:
+        if self.backup.engine != "pgbackrest":
+            return self
+        if self.platform.embedded:
+            raise ValueError(
+                "backup.engine: pgBackRest backs up a server of your own (`platform.dsn`), no embedded one"
+            )
+        if not self.wal.archive:
+            raise ValueError("wal.archive must be true: pgBackRest's backups need the WAL that it archives")
+        if self.wal.receive:
+            raise ValueError(
+                "wal.receive must be false: pgBackRest's repository takes WAL from archive_command only, never from a "
+                "receiver"
+            )
+        if self.wal.destination != self.backup.destination:
+            raise ValueError(
+                "wal.destination and backup.destination must be the same: pgBackRest keeps both in one repository"
+            )
+        return self
+
+    @property
+    def pgbackrest_archives(self) -> bool:
+        """Whether the platform's WAL goes into pgBackRest's repository instead of Lifeboat's own archive."""
+        return self.backup.engine == "pgbackrest"
 
     @property
     def signing_key_file(self) -> Path:
