@@ -8,11 +8,13 @@ left behind when the tool is killed; a temporary replication slot of our own ses
 import re
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from lifeboat.engines.backup_end import moment_of_stop
 from lifeboat.engines.basebackup_restore import PAYLOAD_FOLDER, restore_steps, unpack_chain
 from lifeboat.engines.engine import EngineFailed, IncrementalImpossible, Parent, Progress, Taken, Watch
 from lifeboat.engines.failures import run_tool
@@ -75,6 +77,7 @@ class BaseBackupEngine:
                 timeout_seconds=self.timeout_seconds,
                 on_line=points.read,
             )
+            stopped_at = points.stopped_at(session)
             # Where the session has ended, the slot has ended with it.
             with suppress(psycopg.Error):
                 _release_wal(session, slot)
@@ -93,6 +96,7 @@ class BaseBackupEngine:
             start_lsn=points.start_lsn,
             stop_lsn=points.stop_lsn,
             details={"tablespaces": tablespaces, "chain": chain, "superuser": superuser},
+            stopped_at=stopped_at,
         )
 
     def restore_files(self, repository: BackupRepository, chain: list[Manifest], target: Path, watch: Watch) -> None:
@@ -162,6 +166,12 @@ class _Points:
             self._watch.on_begun()
         elif found := _STOP.search(line):
             self.stop_lsn = found[1]
+
+    def stopped_at(self, session: psycopg.Connection) -> datetime | None:
+        """When the backup ended by the server's clock, where that is known."""
+        if self.start_lsn is None or self.timeline is None:
+            return None
+        return moment_of_stop(session, self.timeline, self.start_lsn)
 
 
 def _hold_wal(session: psycopg.Connection, label: str) -> str:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
 from lifeboat.errors import PermanentError
-from lifeboat.storage.manifest import BackupType, Manifest, RestoreStep
+from lifeboat.storage.manifest import STOPPED_AT, BackupType, Manifest, RestoreStep
 from lifeboat.storage.repository import BackupRepository
 
 
@@ -70,7 +71,8 @@ class Parent:
 class Taken:
     """What the tool left in the folder, for the manifest.
 
-    `label` is the one that a tool with a repository of its own gave the backup, None where it took ours.
+    `label` is the one that a tool with a repository of its own gave the backup, None where it took ours. `stopped_at`
+    is when a physical backup ended (backup_end.py), None where that is not known.
     """
 
     engine: str
@@ -83,9 +85,15 @@ class Taken:
     timeline: int | None = None
     start_lsn: str | None = None
     stop_lsn: str | None = None
+    stopped_at: datetime | None = None
     database: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     label: str | None = None
+
+    @property
+    def manifest_details(self) -> dict[str, Any]:
+        """What the manifest keeps beyond its own fields; a reader of format 1 would refuse another field."""
+        return {**self.details, **({STOPPED_AT: self.stopped_at.isoformat()} if self.stopped_at is not None else {})}
 
 
 class Engine(Protocol):

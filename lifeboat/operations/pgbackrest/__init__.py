@@ -1,0 +1,1 @@
+"""Commands upon pgBackRest's stanza and repository."""
