@@ -5,6 +5,7 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -25,7 +26,8 @@ from lifeboat.wal.names import (
 
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _SMALLEST_GZIP_BYTES = 20
-_OURS = frozenset({layout.MARKER_NAME, durable.LOCK_NAME})
+SCRUB_NAME = "scrub.json"  # beside the marker: what `wal verify` found (lifeboat.wal.scrub_record)
+_OURS = frozenset({layout.MARKER_NAME, durable.LOCK_NAME, SCRUB_NAME})
 
 
 class ArchiveUnreadable(TransientError):
@@ -120,9 +122,11 @@ def scan_archive(root: Path, cluster: str) -> ArchiveListing:
     try:
         system_identifier, size_bytes = layout.read_marker(str(archive))
         found = list(_stored_files(archive, size_bytes))
+        files, damaged = _sort_out([item for item in found if isinstance(item, ArchivedFile)])
+        # What vanished meanwhile has expired, unless the archive went away as a whole.
+        layout.read_marker(str(archive))
     except (OSError, layout.ArchiveError) as error:
         raise _unreadable(archive, error) from error
-    files, damaged = _sort_out([item for item in found if isinstance(item, ArchivedFile)])
     segments = [f.parsed.segment for f in files if f.parsed.kind is ArchiveNameKind.SEGMENT and f.parsed.segment]
     ranges = contiguous_ranges(segments)
     others = [item for item in found if isinstance(item, Path)]
@@ -211,7 +215,9 @@ def _find(root: Path, cluster: str, parsed: ArchiveName) -> Path | None:
     except OSError as error:
         raise _unreadable(archive, error) from error
     path = archive / leaf / entries[0] if len(entries) == 1 else None
-    return path if path is not None and _fault(path, parsed) is None else None
+    with suppress(FileNotFoundError):
+        return path if path is not None and _fault(path, parsed) is None else None
+    return None
 
 
 def _unreadable(archive: Path, error: OSError | layout.ArchiveError) -> ArchiveUnreadable:
@@ -224,20 +230,22 @@ def _unreadable(archive: Path, error: OSError | layout.ArchiveError) -> ArchiveU
 
 def _stored_files(archive: Path, size_bytes: int) -> Iterator[ArchivedFile | Path]:
     for folder in sorted(archive.iterdir()):
-        if not folder.is_dir():
-            if folder.name not in _OURS:
-                yield folder
-            continue
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                parts = layout.split_entry(entry.name)
-                kind = layout.name_kind(parts[0], size_bytes) if parts else None
-                if parts is None or kind is None or layout.folder_name(parts[0]) != folder.name:
-                    if entry.name not in _OURS:
-                        yield Path(entry.path)
-                    continue
-                parsed = parse_archive_name(parts[0], size_bytes)
-                yield ArchivedFile(parsed, Path(entry.path), entry.stat().st_size, parts[1])
+        if folder.is_dir():
+            with suppress(FileNotFoundError):
+                yield from _files_of(folder, size_bytes)
+        elif folder.name not in _OURS and folder.exists():
+            yield folder
+
+
+def _files_of(folder: Path, size_bytes: int) -> Iterator[ArchivedFile | Path]:
+    for path in folder.iterdir():
+        parts = layout.split_entry(path.name)
+        kind = layout.name_kind(parts[0], size_bytes) if parts else None
+        if parts is not None and kind is not None and layout.folder_name(parts[0]) == folder.name:
+            with suppress(FileNotFoundError):
+                yield ArchivedFile(parse_archive_name(parts[0], size_bytes), path, path.stat().st_size, parts[1])
+        elif path.name not in _OURS:
+            yield path
 
 
 def _sort_out(found: list[ArchivedFile]) -> tuple[list[ArchivedFile], list[DamagedFile]]:
@@ -249,14 +257,16 @@ def _sort_out(found: list[ArchivedFile]) -> tuple[list[ArchivedFile], list[Damag
     for name in sorted(versions):
         for item in versions[name]:
             several = f"{len(versions[name])} different versions" if len(versions[name]) > 1 else None
-            if reason := _fault(item.path, item.parsed) or several:
-                damaged.append(DamagedFile(name, item.path, reason))
-            else:
-                sound.append(item)
+            with suppress(FileNotFoundError):
+                if reason := _fault(item.path, item.parsed) or several:
+                    damaged.append(DamagedFile(name, item.path, reason))
+                else:
+                    sound.append(item)
     return sound, damaged
 
 
 def _fault(path: Path, parsed: ArchiveName) -> str | None:
+    """What shows that a stored file is damaged; raises FileNotFoundError for one that has expired."""
     try:
         with path.open("rb") as stream:
             head = stream.read(len(_GZIP_MAGIC))
@@ -265,6 +275,8 @@ def _fault(path: Path, parsed: ArchiveName) -> str | None:
                 return f"not a gzip file ({stored_bytes} bytes)"
             stream.seek(-4, os.SEEK_END)
             (plain_bytes,) = struct.unpack("<I", stream.read(4))  # ISIZE of RFC 1952
+    except FileNotFoundError:
+        raise
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     whole = parsed.kind in {ArchiveNameKind.SEGMENT, ArchiveNameKind.PARTIAL}

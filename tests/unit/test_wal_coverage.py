@@ -2,12 +2,15 @@
 
 import gzip
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lifeboat.wal.archive import FilesystemArchive, WalFileMissing
+from lifeboat.wal.archive_program import layout
 from lifeboat.wal.archive_program.push import push
 from lifeboat.wal.coverage import (
     ArchiveUnreadable,
@@ -164,3 +167,57 @@ def test_wait_ends_when_the_last_needed_segment_is_there(archive: ArchiveForTest
     assert caught.value.transient
     with pytest.raises(WalNotArchived, match="000000020000000000000007"):
         wait_for_segment(root, "studio", timeline=2, lsn="0/800000", timeout_seconds=0)
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_what_expires_during_a_scan_is_not_there(
+    archive: ArchiveForTest, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """The first folder goes when one of its files, or already the next folder, is listed."""
+    old, kept = ([Segment(1, number, SEGMENT_BYTES) for number in numbers] for numbers in ((4094, 4095), (4096, 4097)))
+    fill(archive, *old, *kept)
+    first, _ = sorted(path for path in archive.folder.iterdir() if path.name.startswith("0"))
+    steps, split_entry = iter(range(100)), layout.split_entry
+
+    def expiring(entry: str) -> tuple[str, str] | None:
+        if next(steps) == step:
+            shutil.rmtree(first)
+        return split_entry(entry)
+
+    monkeypatch.setattr(layout, "split_entry", expiring)
+    listing = scan_archive(Path(archive.config.path), archive.config.cluster)
+    assert not first.exists()
+    assert (listing.damaged, listing.unknown) == ((), ())
+    assert [item.parsed.segment for item in listing.files] == kept
+
+
+def test_an_archive_that_goes_away_during_a_scan_does_not_look_empty(
+    archive: ArchiveForTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(archive, Segment(1, 7, SEGMENT_BYTES))
+    split_entry = layout.split_entry
+
+    def unmounting(entry: str) -> tuple[str, str] | None:
+        shutil.rmtree(archive.folder)
+        return split_entry(entry)
+
+    monkeypatch.setattr(layout, "split_entry", unmounting)
+    with pytest.raises(ArchiveUnreadable):
+        scan_archive(Path(archive.config.path), archive.config.cluster)
+
+
+@pytest.mark.parametrize("step", ["find_entries", "read_entry"])
+def test_what_expires_before_it_is_read_is_missing_not_unreadable(
+    archive: ArchiveForTest, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    segment = Segment(1, 7, SEGMENT_BYTES)
+    fill(archive, segment)
+    stored, original = archive.stored_path(segment.name), getattr(layout, step)
+
+    def expiring(path: str, *rest: object) -> object:
+        shutil.rmtree(stored.parent, ignore_errors=True)
+        return original(path, *rest)
+
+    monkeypatch.setattr(layout, step, expiring)
+    with pytest.raises(WalFileMissing):
+        FilesystemArchive(Path(archive.config.path), archive.config.cluster).fetch(segment.name, archive.work / "out")
