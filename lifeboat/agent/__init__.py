@@ -1,0 +1,1 @@
+"""The resident process: the heartbeat in the source, and what relations were called when."""
