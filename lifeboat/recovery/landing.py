@@ -5,19 +5,19 @@ clusters are started.
 """
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from lifeboat.recovery.planning import RestorePlan
-from lifeboat.recovery.targets import RecoveryTarget, TargetKind, time_text
-from lifeboat.wal.names import parse_lsn
+from lifeboat.recovery.targets import TargetKind, time_text
+from lifeboat.wal.names import format_lsn, parse_lsn, parse_segment
 
 _TIME = r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?)\+00"
 _STOP_AT_COMMIT = re.compile(
     rf"recovery stopping (?P<side>before|after) (?P<end>commit|abort) of transaction (?P<xid>\d+), time {_TIME}"
 )
-_STOP_AT_NAME = re.compile(rf'recovery stopping at restore point "(?P<name>.*)", time {_TIME}')
 _STOP_AT_LSN = re.compile(
     r'recovery stopping (?P<side>before|after) WAL location \(LSN\) "(?P<lsn>[0-9A-F]+/[0-9A-F]+)"'
 )
@@ -25,14 +25,21 @@ _STOP_AT_ONCE = "recovery stopping after reaching consistency"
 _REDO_DONE = re.compile(r"redo done at (?P<lsn>[0-9A-F]+/[0-9A-F]+)")
 _LAST = re.compile(rf"last completed transaction was at log time {_TIME}")
 _TIMELINE = re.compile(r"selected new timeline ID: (?P<timeline>\d+)")
-_FATAL = re.compile(r"(?:FATAL|PANIC):\s+(?P<text>.*)")
+_RESTORED = re.compile(r'restored log file "(?P<name>[0-9A-F]{24})" from archive')
+# With log_line_prefix LOG_LINE_PREFIX. What a client was refused does not end recovery; a PANIC does, whoever has it.
+_FATAL = re.compile(
+    r"^(?:.*?\[\d+\](?: (?P<who>[a-z][a-z -]*):)? +)?(?P<severity>FATAL|PANIC):\s+(?P<text>.*)", re.MULTILINE
+)
+_RECOVERING = frozenset({None, "startup", "postmaster", "not initialized"})
+LOG_LINE_PREFIX = "%m [%p] %b: "
+_NEWEST_SEGMENTS = 16  # it reads a few segments ahead
+_XID_MASK = (1 << 32) - 1  # the log leaves out the epoch
 
 
 class StopKind(StrEnum):
     """At what replay stopped."""
 
     COMMIT = "commit"
-    NAME = "restore point"
     LSN = "position"
     CONSISTENCY = "consistency"
     END_OF_WAL = "end of WAL"
@@ -42,73 +49,116 @@ class StopKind(StrEnum):
 class Landing:
     """What the log says: the last transaction that was replayed, and the first end of one that was not.
 
-    `last_commit_at` is None when no transaction ended between the backup and the stop. `next_commit_at` and `next_xid`
-    are there only where replay stopped before a transaction's end.
+    `last_commit_at` is None when no transaction ended between the backup and the stop; where replay stopped behind a
+    position, the log leaves out a transaction that ended with that record. `next_commit_at` and `next_xid` are there
+    only where replay stopped before a transaction's end, `last_xid` where it stopped behind one, `stop_lsn` where it
+    stopped behind a record by its position: `name` says that this is a named restore point, which the log does not
+    know. `segments` are the newest that were got from the archive, in order.
     """
 
     stop: StopKind
     last_commit_at: datetime | None = None
     next_commit_at: datetime | None = None
     next_xid: int | None = None
+    last_xid: int | None = None
     redo_done_lsn: int | None = None
+    stop_lsn: int | None = None
     new_timeline: int | None = None
     name: str | None = None
     fatal: str | None = None
+    segments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         last = f"last commit {time_text(self.last_commit_at)}" if self.last_commit_at else "no commit replayed"
         if self.next_commit_at is not None:
             return f"{last}; the next one, {time_text(self.next_commit_at)} by transaction {self.next_xid}, was not"
-        return f"{last}; stopped at {self.stop}"
+        return f"{last}; stopped at {self.stop if self.name is None else f'restore point {self.name}'}"
 
 
 def read_landing(log: str) -> Landing:
     """What one start of a server in recovery has logged; `log` begins with that start."""
-    stop, next_at, next_xid, name = StopKind.END_OF_WAL, None, None, None
+    stop, next_at, next_xid, last_xid, stop_lsn = StopKind.END_OF_WAL, None, None, None, None
     last_at = _moment(found[-1]) if (found := list(_LAST.finditer(log))) else None
     if at_commit := _STOP_AT_COMMIT.search(log):
         stop = StopKind.COMMIT
         if at_commit["side"] == "before":
             next_at, next_xid = _moment(at_commit), int(at_commit["xid"])
-    elif at_name := _STOP_AT_NAME.search(log):
-        stop, name = StopKind.NAME, at_name["name"]
-    elif _STOP_AT_LSN.search(log):
+        else:
+            last_xid = int(at_commit["xid"])
+    elif at_lsn := _STOP_AT_LSN.search(log):
         stop = StopKind.LSN
+        stop_lsn = parse_lsn(at_lsn["lsn"]) if at_lsn["side"] == "after" else None
     elif _STOP_AT_ONCE in log:
         stop = StopKind.CONSISTENCY
-    done, timeline, fatal = _REDO_DONE.search(log), _TIMELINE.search(log), _FATAL.search(log)
+    done, timeline = _REDO_DONE.search(log), _TIMELINE.search(log)
     return Landing(
         stop,
         last_commit_at=last_at,
         next_commit_at=next_at,
         next_xid=next_xid,
+        last_xid=last_xid,
         redo_done_lsn=parse_lsn(done["lsn"]) if done else None,
+        stop_lsn=stop_lsn,
         new_timeline=int(timeline["timeline"]) if timeline else None,
-        name=name,
-        fatal=fatal["text"].strip() if fatal else None,
+        fatal=_fatal(log),
+        segments=tuple(deque((found["name"] for found in _RESTORED.finditer(log)), _NEWEST_SEGMENTS)),
     )
+
+
+def _fatal(log: str) -> str | None:
+    for found in _FATAL.finditer(log):
+        if found["severity"] == "PANIC" or found["who"] in _RECOVERING:
+            return found["text"].strip()
+    return None
 
 
 def landing_faults(plan: RestorePlan, landing: Landing) -> list[str]:
     """Why a landing is not the plan's target; nothing when it is proven."""
     if landing.fatal is not None:
         return [f"the server ended recovery with: {landing.fatal}"]
+    if (strange := _segment_behind_switch(plan, landing)) is not None:
+        return [f"replay went on along a timeline that was left, into the WAL segment {strange}"]
     target = plan.target
+    if plan.last is not None and not _is_behind(plan.last.lsn, landing):
+        return [f"replay stopped at {landing.stop} ({landing}), not behind the record {format_lsn(plan.last.lsn)}"]
     if target.kind is TargetKind.TIME and target.at is not None:
         return _time_faults(plan, landing, target.at)
-    if target.kind is TargetKind.LATEST and not _is_late_enough(plan, landing):
+    if target.kind is TargetKind.LATEST and plan.last is None and not _is_late_enough(plan, landing):
         return [f"replay ended before {time_text(plan.not_before)}, the last commit in the archive"]
-    return [] if _is_exact(target, landing) else [f"replay stopped at {landing.stop} ({landing}), not at {target}"]
+    return [] if _is_exact(plan, landing) else [f"replay stopped at {landing.stop} ({landing}), not at {target}"]
 
 
-def _is_exact(target: RecoveryTarget, landing: Landing) -> bool:
+def _is_behind(lsn: int, landing: Landing) -> bool:
+    # A server that is paused at its target has yet to say where redo is done.
+    done = landing.redo_done_lsn
+    return landing.stop is StopKind.LSN and landing.stop_lsn == lsn and done in {None, lsn}
+
+
+def _is_exact(plan: RestorePlan, landing: Landing) -> bool:
+    target = plan.target
     if target.kind is TargetKind.NAME:
-        return landing.name == target.name
-    if target.kind is TargetKind.LSN:
-        return landing.stop is StopKind.LSN
-    if target.kind is TargetKind.XID:
-        return landing.stop is StopKind.COMMIT and (target.inclusive or landing.next_xid == target.xid)
-    return True
+        return plan.point is not None and _is_behind(plan.point.lsn, landing)
+    if target.lsn is not None:
+        # The first record at or behind a position, which may lie amidst one.
+        is_behind = landing.stop_lsn is not None and landing.stop_lsn >= target.lsn
+        return landing.stop is StopKind.LSN and is_behind == target.inclusive
+    if target.xid is not None:
+        at_xid = landing.last_xid if target.inclusive else landing.next_xid
+        return landing.stop is StopKind.COMMIT and at_xid == target.xid & _XID_MASK
+    return "recovery_target" not in plan.settings or landing.stop is StopKind.CONSISTENCY
+
+
+def _segment_behind_switch(plan: RestorePlan, landing: Landing) -> str | None:
+    """The segment that replay ended in, where that is of an older timeline and behind the switch away from it."""
+    done, size_bytes = landing.redo_done_lsn, plan.span.missing.size_bytes
+    if done is None:
+        return None
+    read = [parse_segment(name, size_bytes) for name in landing.segments]
+    ended_in = next((each for each in reversed(read) if each.number == done // size_bytes), None)
+    stretch = plan.span.path.stretch(ended_in.timeline) if ended_in is not None else None
+    if ended_in is None or (stretch is not None and (stretch.end_lsn is None or done < stretch.end_lsn)):
+        return None
+    return ended_in.name
 
 
 def _time_faults(plan: RestorePlan, landing: Landing, at: datetime) -> list[str]:
@@ -121,8 +171,6 @@ def _time_faults(plan: RestorePlan, landing: Landing, at: datetime) -> list[str]
             faults.append(f"replay stopped at {landing.stop}, not before a commit after {time_text(at)}")
         elif following < at or (following == at and plan.target.inclusive):
             faults.append(f"the commit of {time_text(following)} was not replayed, which is not after {time_text(at)}")
-    elif plan.at_end and (last or plan.backup.stopped_at) < at:
-        faults.append(f"the last commit replayed is of {time_text(last or plan.backup.stopped_at)}")
     return faults
 
 

@@ -14,12 +14,23 @@ from lifeboat.wal.names import format_lsn
 
 @dataclass(frozen=True)
 class WalPoint:
-    """A record in WAL that a target can be met at: a commit, or a named restore point."""
+    """A record in WAL that a target can be met at: a commit, or a named restore point.
+
+    `latest_at` is the latest moment that it or a commit shortly before it bears, where that is later: backends take the
+    time of a commit before they insert its record. `rolled_back` says that it is the end of a transaction by abort.
+    """
 
     at: datetime
     lsn: int
     timeline: int
     xid: int | None = None
+    latest_at: datetime | None = None
+    rolled_back: bool = False
+
+    @property
+    def until(self) -> datetime:
+        """No commit up to this one bears a later moment."""
+        return self.at if self.latest_at is None else max(self.at, self.latest_at)
 
 
 class WalReader(Protocol):
@@ -34,22 +45,31 @@ class WalReader(Protocol):
         ...
 
     def find_name(self, name: str, path: TimelinePath) -> WalPoint | None:
-        """The named restore point that replay on a path meets first."""
+        """A named restore point on a path: of several the one that is known by that name, or the newest."""
         ...
 
     def find_commit(self, xid: int, path: TimelinePath) -> WalPoint | None:
-        """The end, by commit or abort, of a transaction on a path."""
+        """The end, by commit or abort, of a transaction on a path; the newest where its number was used again."""
         ...
 
 
 class TargetRefused(PermanentError):
-    """No backup and WAL lead to a target; `earlier` and `later` are the nearest moments that can be had."""
+    """No backup and WAL lead to a target; `earlier` and `later` are the nearest moments that can be had.
+
+    `not_archived` says that WAL reaches up to `earlier` without a fault, and only ends there.
+    """
 
     def __init__(
-        self, message: str, *, hint: str | None = None, earlier: datetime | None = None, later: datetime | None = None
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        earlier: datetime | None = None,
+        later: datetime | None = None,
+        not_archived: bool = False,
     ) -> None:
         super().__init__(message, hint=hint or nearest_text(earlier, later))
-        self.earlier, self.later = earlier, later
+        self.earlier, self.later, self.not_archived = earlier, later, not_archived
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,7 @@ class RestorePlan:
 
     `settings` are PostgreSQL's recovery settings. Replay stops between `not_before` and `not_after`, as far as that
     is known from the archive. `at_end` says that the target is all there is: replay may end with the last segment.
+    With `last` replay is to stop behind that very record. `point` is the record of what was asked for by name.
     """
 
     target: RecoveryTarget
@@ -68,6 +89,8 @@ class RestorePlan:
     not_after: datetime | None
     at_end: bool = False
     notes: tuple[str, ...] = ()
+    last: WalPoint | None = None
+    point: WalPoint | None = None
 
     @property
     def timeline(self) -> int:
@@ -107,7 +130,7 @@ def plan_restore(
 def end_of(span: Span, reader: WalReader) -> datetime:
     """The last moment that a span reaches: that of its last commit, or where its backup ended."""
     last = reader.last_commit(span) if span.needs_archive else None
-    return max(last.at, span.backup.stopped_at) if last is not None else span.backup.stopped_at
+    return max(last.until, span.backup.stopped_at) if last is not None else span.backup.stopped_at
 
 
 def _to_backup(target: RecoveryTarget, points: Sequence[BackupPoint], wal: ArchivedWal, known: set[int]) -> RestorePlan:
@@ -139,11 +162,12 @@ def _to_time(target: RecoveryTarget, spans: Sequence[Span], reader: WalReader) -
     span = ended[-1]
     last = reader.last_commit(span) if span.needs_archive else None
     end = end_of(span, reader)
-    if last is not None and at == last.at and target.inclusive:
+    if last is not None and at == end and target.inclusive:
         # PostgreSQL wants a later commit to know that it has arrived; this is the last one: aim at its record.
         exact = RecoveryTarget(TargetKind.LSN, lsn=last.lsn, timeline=target.timeline)
-        return RestorePlan(target, span.backup, span, exact.settings(span.path.timeline), at, at, at_end=True)
-    if last is None or at >= last.at:
+        settings = exact.settings(span.path.timeline)
+        return RestorePlan(target, span.backup, span, settings, at, at, at_end=True, last=last)
+    if last is None or at > last.until or (at == last.until and target.inclusive):
         if at == span.backup.stopped_at and last is None:
             immediate = RecoveryTarget(TargetKind.BACKUP, backup=span.backup.label)
             return RestorePlan(target, span.backup, span, immediate.settings(span.path.timeline), at, at)
@@ -153,7 +177,8 @@ def _to_time(target: RecoveryTarget, spans: Sequence[Span], reader: WalReader) -
 
 def _beyond(at: datetime, span: Span, end: datetime, later: datetime | None) -> TargetRefused:
     if span.end is SpanEnd.ARCHIVE:
-        return TargetRefused(f"{time_text(at)} is after the last commit in the archive", earlier=end, later=later)
+        text = f"{time_text(at)} is after the last commit in the archive"
+        return TargetRefused(text, earlier=end, later=later, not_archived=later is None)
     why = "is missing" if span.end is SpanEnd.GAP else "is damaged"
     return TargetRefused(
         f"{time_text(at)} cannot be reached: the WAL segment {span.missing.name} {why}", earlier=end, later=later
@@ -164,19 +189,32 @@ def _to_latest(target: RecoveryTarget, span: Span, reader: WalReader) -> Restore
     last = reader.last_commit(span) if span.needs_archive else None
     end = end_of(span, reader)
     path, backup = span.path, span.backup
-    if span.end is SpanEnd.ARCHIVE:
-        return RestorePlan(target, backup, span, target.settings(path.timeline), end, None, at_end=True)
-    # Replay to the end would run into what is missing, and stop there with an error: aim before it.
-    notes = (f"{span.end}: {span.missing.name}; what was committed after {time_text(end)} is not in the archive",)
+    if span.end is SpanEnd.ARCHIVE and not span.ends_at_switch:
+        # The log will name the moment of the newest record, which is not always the latest moment.
+        reached = max(last.at, backup.stopped_at) if last is not None else backup.stopped_at
+        return RestorePlan(target, backup, span, target.settings(path.timeline), reached, None, at_end=True)
+    # Replay to the end would run into what is missing, or along a timeline that was left: aim before it.
+    notes = (_short_of(span, end),)
     if last is None:
         exact = RecoveryTarget(TargetKind.BACKUP, backup=backup.label)
     else:
         exact = RecoveryTarget(TargetKind.LSN, lsn=last.lsn)
-    return RestorePlan(target, backup, span, exact.settings(path.timeline), end, end, at_end=True, notes=notes)
+    settings = exact.settings(path.timeline)
+    return RestorePlan(target, backup, span, settings, end, end, at_end=True, notes=notes, last=last)
+
+
+def _short_of(span: Span, end: datetime) -> str:
+    name, timeline = span.missing.name, span.missing.timeline
+    if span.end is SpanEnd.ARCHIVE:
+        return (
+            f"{name}, which timeline {timeline} begins in, is not archived yet: what was committed after "
+            f"{time_text(end)} is left out; `lifeboat restore point add NAME` has it archived at once"
+        )
+    return f"{span.end}: {name}; what was committed after {time_text(end)} is not in the archive"
 
 
 def _to_position(target: RecoveryTarget, spans: Sequence[Span], path: TimelinePath, reader: WalReader) -> RestorePlan:
-    lsn, at = target.lsn, None
+    lsn, at, found = target.lsn, None, None
     if lsn is None:
         found = (
             reader.find_name(str(target.name), path)
@@ -204,8 +242,20 @@ def _to_position(target: RecoveryTarget, spans: Sequence[Span], path: TimelinePa
             else (f"lies behind the WAL segment {span.missing.name}: {span.end}")
         )
         raise TargetRefused(f"{target} {why}", earlier=end_of(span, reader))
-    settings = target.settings(path.timeline)
-    return RestorePlan(target, span.backup, span, settings, span.backup.stopped_at, at)
+    # By name PostgreSQL would stop at the first of that name behind the backup, which may be another one.
+    exact = target if target.name is None else RecoveryTarget(TargetKind.LSN, lsn=lsn)
+    return RestorePlan(
+        target,
+        span.backup,
+        span,
+        exact.settings(path.timeline),
+        span.backup.stopped_at,
+        at,
+        notes=(f"transaction {target.xid} was rolled back: nothing of it is there",)
+        if found is not None and found.rolled_back
+        else (),
+        point=found if target.name is not None else None,
+    )
 
 
 def _unusable_text(points: Sequence[BackupPoint]) -> str:

@@ -15,8 +15,10 @@ from lifeboat.wal.names import Segment
 class BackupPoint:
     """A physical backup as a place where replay can begin.
 
-    `stopped_at` is when it became consistent: no earlier moment can be reached with it. `own_wal` says that it holds
-    the WAL up to `stop_lsn` itself. `unusable` names what speaks against it (suspect, a broken chain).
+    `stopped_at` is when it became consistent: no earlier moment can be reached with it. Every commit up to `stop_lsn`
+    bears a time at or before it (engines/backup_end.py says why), so that recovery to any T from then on passes
+    `stop_lsn` before it meets a commit after T. `own_wal` says that it holds the WAL up to `stop_lsn` itself.
+    `unusable` names what speaks against it (suspect, a broken chain).
     """
 
     label: str
@@ -99,9 +101,25 @@ class Span:
         """Whether any archived segment lies behind the backup."""
         return self.last_number >= self.first_number
 
+    @property
+    def ends_at_switch(self) -> bool:
+        """Whether what is missing is the segment that a newer timeline begins in.
+
+        In its place PostgreSQL takes the older timeline's segment of that number (XLogFileReadAnyTLI), and replays
+        behind the switch what was given up there.
+        """
+        stretch = self.path.stretch(self.missing.timeline)
+        begin_lsn = stretch.begin_lsn if stretch is not None else 0
+        return begin_lsn > 0 and begin_lsn // self.missing.size_bytes == self.missing.number
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its archived segments."""
+        return range(self.first_number, self.last_number + 1)
+
     def segments(self, size_bytes: int) -> Iterator[Segment]:
         """The archived segments of the span, in the order of replay."""
-        for number in range(self.first_number, self.last_number + 1):
+        for number in self.numbers:
             yield self.path.segment(number, size_bytes)
 
 

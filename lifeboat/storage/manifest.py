@@ -5,6 +5,7 @@ read it with stock tools while Lifeboat is not there.
 """
 
 import re
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from lifeboat.errors import PermanentError
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_SUFFIX = ".sig"
+STOPPED_AT = "stopped_at"  # in a manifest's details
 
 
 class ManifestError(PermanentError):
@@ -153,8 +155,16 @@ class Manifest(StrictModel):
 
     @property
     def size_bytes(self) -> int:
-        """The sum of the payload objects, in bytes."""
+        """The sum of the payload objects, in bytes, or what the backup added to a repository of the tool's own."""
+        if not self.objects:
+            return int(self.details.get("repository_bytes", 0))
         return sum(item.size_bytes for item in self.objects)
+
+    @property
+    def stopped_at(self) -> datetime:
+        """From when on a physical backup can be restored to; older manifests know only when they were complete."""
+        known = self.details.get(STOPPED_AT)
+        return datetime.fromisoformat(known) if known is not None else self.completed_at
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

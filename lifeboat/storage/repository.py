@@ -22,6 +22,7 @@ from lifeboat.storage.manifest import (
     decode_manifest,
     encode_manifest,
 )
+from lifeboat.storage.signed_objects import put_signed, read_signed
 from lifeboat.storage.signing import Signer, TrustedKeys
 from lifeboat.storage.unfinished import UnfinishedBackup, hold_left_behind, stage_backup, stage_label
 
@@ -59,6 +60,11 @@ class BackupRepository:
     def begin_label(self, label: str, started_at: datetime) -> UnfinishedBackup:
         """Stage the folder of a backup whose label a tool has given; raises FileExistsError when it is taken."""
         return stage_label(self.destination, self.cluster, label, started_at)
+
+    def relabel(self, backup: UnfinishedBackup, label: str) -> None:
+        """Give an unfinished backup the label that its tool has chosen; raises FileExistsError when it is taken."""
+        if backup.label != label:
+            backup.move_to(self.begin_label(label, backup.started_at))
 
     def publish(self, backup: UnfinishedBackup, manifest: Manifest) -> str:
         """Make the backup a finished one and return the manifest's SHA-256: signature, then manifest, all durable."""
@@ -184,23 +190,10 @@ class BackupRepository:
         return self.destination.exists(self.key(label, name))
 
     def _put_signed(self, key: str, data: bytes, *, exclusive: bool) -> None:
-        if self.signer is None:
-            raise ManifestError(
-                f"cannot write {key} without a signing key", hint="Create the key with `lifeboat init`."
-            )
-        self.destination.put(key + SIGNATURE_SUFFIX, self.signer.sign(data))
-        self.destination.put(key, data, exclusive=exclusive)
+        put_signed(self.destination, self.signer, key, data, exclusive=exclusive)
 
     def _read_signed(self, key: str, signed_key: str) -> bytes:
-        data = self.destination.read(key)
-        try:
-            signature = self.destination.read(signed_key + SIGNATURE_SUFFIX)
-        except ObjectMissing as error:
-            raise ManifestError(
-                f"{key} has no signature", hint="Do not trust it: compare with another copy."
-            ) from error
-        self.trusted.check(data, signature, where=key)
-        return data
+        return read_signed(self.destination, self.trusted, key, signed_key)
 
 
 def hash_stream(stream: BinaryIO, on_bytes: Callable[[int], None] | None = None) -> tuple[int, str]:

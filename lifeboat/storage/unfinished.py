@@ -47,6 +47,11 @@ class UnfinishedBackup:
         self.destination.upload(self.prefix, self.directory)
         return objects
 
+    def move_to(self, other: "UnfinishedBackup") -> None:
+        """Go on as `other`, staged under the label that a tool has given; what this one staged is removed."""
+        self.abandon()
+        self.prefix, self.label, self.directory, self._hold = other.prefix, other.label, other.directory, other._hold
+
     def release(self) -> None:
         """Say that nobody writes here any more."""
         if self._hold is not None:

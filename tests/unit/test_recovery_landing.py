@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import pytest
 
 from lifeboat.recovery.landing import Landing, StopKind, landing_faults, read_landing
-from lifeboat.recovery.planning import RestorePlan
+from lifeboat.recovery.planning import RestorePlan, WalPoint
 from lifeboat.recovery.spans import BackupPoint, Span, SpanEnd
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
 from lifeboat.recovery.timelines import path_to
-from lifeboat.wal.names import Segment
+from lifeboat.wal.names import Segment, TimelineSwitch
 
 LOG = """\
 2026-11-22 15:00:00.100 UTC [77] LOG:  starting point-in-time recovery to 2026-11-22 14:03:22+00
@@ -45,6 +45,7 @@ def test_what_the_log_says() -> None:
         next_xid=748,
         redo_done_lsn=0x6000A28,
         new_timeline=2,
+        segments=("000000010000000000000005",),
     )
     assert str(landing) == (
         "last commit 2026-11-22 14:03:21.750000 UTC; "
@@ -78,10 +79,16 @@ def test_just_before_a_commit_of_the_very_moment() -> None:
 @pytest.mark.parametrize(
     ("line", "target", "other"),
     [
-        ('recovery stopping at restore point "before release", time 2026-11-22 14:03:22.5+00',
-         RecoveryTarget(TargetKind.NAME, name="before release"), RecoveryTarget(TargetKind.NAME, name="release")),
+        ('recovery stopping after WAL location (LSN) "0/6000A28"',
+         RecoveryTarget(TargetKind.LSN, lsn=0x6000A20), RecoveryTarget(TargetKind.LSN, lsn=0x6000A30)),
         ('recovery stopping after WAL location (LSN) "0/6000A28"',
          RecoveryTarget(TargetKind.LSN, lsn=0x6000A28), RecoveryTarget(TargetKind.XID, xid=748)),
+        ('recovery stopping before WAL location (LSN) "0/6000A28"',
+         RecoveryTarget(TargetKind.LSN, lsn=0x6000A28, inclusive=False), RecoveryTarget(TargetKind.LSN, lsn=0x6000A28)),
+        ("recovery stopping before commit of transaction 748, time 2026-11-22 14:03:22.5+00",
+         RecoveryTarget(TargetKind.XID, xid=(1 << 32) + 748, inclusive=False), RecoveryTarget(TargetKind.XID, xid=748)),
+        ("recovery stopping after abort of transaction 748, time 2026-11-22 14:03:22.5+00",
+         RecoveryTarget(TargetKind.XID, xid=(7 << 32) + 748), RecoveryTarget(TargetKind.XID, xid=749)),
         ("recovery stopping after commit of transaction 748, time 2026-11-22 14:03:22.5+00",
          RecoveryTarget(TargetKind.XID, xid=748), RecoveryTarget(TargetKind.XID, xid=748, inclusive=False)),
         ("recovery stopping after reaching consistency",
@@ -102,7 +109,68 @@ def test_the_latest_moment_must_have_been_reached() -> None:
     assert landing_faults(replace(latest, not_before=AT), landing) != []
 
 
+def test_a_restore_point_is_proven_by_its_position_and_named() -> None:
+    said = 'recovery stopping after WAL location (LSN) "0/6000A28"'
+    landing = read_landing("\n".join([said, *LOG.splitlines()[4:]]))
+    named = RecoveryTarget(TargetKind.NAME, name="before release")
+    plan = plan_to(named, settings={"recovery_target_lsn": "0/6000A28"}, point=WalPoint(AT, 0x6000A28, 1))
+    assert landing_faults(plan, landing) == []
+    assert landing_faults(replace(plan, point=WalPoint(AT, 0x6000A20, 1)), landing) != []
+    assert str(replace(landing, name=named.name)).endswith("; stopped at restore point before release")
+
+
+def test_a_backups_end_must_be_stopped_at() -> None:
+    """A plan for the latest moment that has to stop there is not proven by the end of WAL."""
+    landing = read_landing("\n".join(LOG.splitlines()[4:]))
+    assert landing_faults(plan_to(RecoveryTarget(), settings={"recovery_target": "immediate"}), landing) != []
+
+
+def test_wal_of_a_timeline_that_was_left_is_a_fault() -> None:
+    """PostgreSQL takes the older timeline's segment where the newer one's cannot be had."""
+    path = path_to(2, {2: (TimelineSwitch(1, 0x6000A00, ""),)}, {1, 2})
+    span = Span(POINT, path, 5, 9, Segment(2, 10), SpanEnd.ARCHIVE)
+    latest = plan_to(RecoveryTarget(), span=span)
+    log = "\n".join(LOG.splitlines()[4:])
+    for timeline, lsn, is_left in ((1, "6000A28", True), (2, "6000A28", False), (1, "60009F8", False)):
+        segment = f'restored log file "0000000{timeline}0000000000000006" from archive'
+        faults = landing_faults(latest, read_landing(f"{segment}\n{log.replace('6000A28', lsn)}"))
+        assert bool(faults) == is_left
+    assert faults == []
+
+
+@pytest.mark.parametrize(
+    ("who", "ends"),
+    [
+        ("client backend", False),
+        ("dead-end client backend", False),
+        ("parallel worker", False),
+        ("startup", True),
+        ("postmaster", True),
+    ],
+)
+def test_what_a_client_was_refused_does_not_end_recovery(who: str, ends: bool) -> None:
+    refused = f'2026-11-22 15:00:00.300 UTC [78] {who}: FATAL:  database "studio" does not exist\n'
+    landing = read_landing(refused + LOG)
+    assert landing.fatal == ('database "studio" does not exist' if ends else None)
+    assert (landing_faults(BY_TIME, landing) != []) == ends
+    assert read_landing(refused.replace("FATAL", "PANIC")).fatal is not None
+
+
 def test_a_recovery_without_any_commit() -> None:
     landing = read_landing(LOG.replace("last completed transaction was", "nothing was"))
     assert landing.last_commit_at is None
     assert landing_faults(BY_TIME, landing) == []
+
+
+def test_the_very_last_commit_is_proven_by_its_position() -> None:
+    """The log names the commit before it: PostgreSQL stops behind a position before it takes the record's moment."""
+    said = 'recovery stopping after WAL location (LSN) "0/6000A28"'
+    landing = read_landing("\n".join([said, *LOG.splitlines()[4:]]))
+    assert landing.stop_lsn == landing.redo_done_lsn == 0x6000A28
+    for target in (RecoveryTarget(), RecoveryTarget(TargetKind.TIME, at=AT)):
+        settings = {"recovery_target_lsn": "0/6000A28"}
+        plan = plan_to(target, settings=settings, not_before=AT, at_end=True, last=WalPoint(AT, 0x6000A28, 1))
+        assert landing_faults(plan, landing) == []
+        assert landing_faults(plan, replace(landing, redo_done_lsn=None)) == []
+        for elsewhere in ({"stop_lsn": 0x6000A80}, {"redo_done_lsn": 0x60009F0}, {"stop": StopKind.END_OF_WAL}):
+            assert landing_faults(plan, replace(landing, **elsewhere)) != []

@@ -1,7 +1,7 @@
 """Restore plans against a model of WAL: a path is only planned when every segment of it is there, and lands right."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +13,7 @@ from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
 from lifeboat.recovery.timelines import TimelinePath, TimelineUnknown, current_timeline, path_to
 from lifeboat.wal.coverage import contiguous_ranges
-from lifeboat.wal.names import Segment, TimelineSwitch
+from lifeboat.wal.names import Segment, TimelineSwitch, format_lsn
 
 SIZE = 1 << 20
 BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
@@ -114,16 +114,35 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 def replay(world: World, plan: RestorePlan) -> list[WalPoint]:
-    """What PostgreSQL would replay: segment by segment, the newest timeline on the path first; None may be missing."""
+    """What PostgreSQL would replay with no target: of each segment the newest timeline's that is there.
+
+    As XLogFileReadAnyTLI has it: an older timeline's segment, whole, until it has met one of a newer timeline.
+    """
     backup, path = plan.backup, plan.span.path
+    archived = {Segment(p.timeline, p.lsn // SIZE, SIZE) for p in world.commits} - world.missing
+    # The backup's own copy of its last segment ends where it stopped.
+    own = Segment(backup.timeline, backup.stop_lsn // SIZE, SIZE) if backup.own_wal else None
     found: list[WalPoint] = []
-    for point in world.on(path):
-        if point.lsn < backup.stop_lsn:
-            continue
-        if Segment(point.timeline, point.lsn // SIZE, SIZE) in world.missing:
-            break
-        found.append(point)
-    return found
+    timeline, number = 0, backup.stop_lsn // SIZE
+    while True:
+        those = [
+            item.timeline
+            for item in path.stretches
+            if item.timeline >= timeline
+            and item.begin_lsn // SIZE <= number
+            and Segment(item.timeline, number, SIZE) in {*archived, own}
+        ]
+        if not those:
+            return found
+        timeline = max(those)
+        found += [
+            p
+            for p in world.commits
+            if (p.timeline, p.lsn // SIZE) == (timeline, number)
+            and p.lsn >= backup.stop_lsn
+            and Segment(timeline, number, SIZE) in archived
+        ]
+        number += 1
 
 
 @given(worlds(), st.integers(-2, 60 * 40), st.sampled_from([None, 1, 2, 3]))
@@ -150,8 +169,9 @@ def test_a_planned_time_is_reached_and_a_refused_one_cannot_be(world: World, sec
     elif "recovery_target_lsn" in plan.settings:
         assert replayed[-1].at == at or any(point.at == at for point in replayed)
     else:
-        # There is a commit to stop before, and nothing between that one and the last that was taken.
-        assert any(point.at > at for point in replayed)
+        # There is a commit to stop before, and up to it nothing that is not on the path.
+        stop = next(number for number, point in enumerate(replayed) if point.at > at)
+        assert {*replayed[: stop + 1]} <= {*world.on(path)}
         # No later backup would have been nearer.
         assert not any(
             other.stop_lsn > plan.backup.stop_lsn and other.stopped_at <= at and reaches(world, path, other, at)
@@ -196,10 +216,52 @@ def test_the_latest_moment_never_runs_into_what_is_missing(world: World) -> None
     span = plan.span
     for segment in span.segments(SIZE):
         assert segment not in world.missing
+    replayed = replay(world, plan)
     if plan.settings.keys() <= {"recovery_target_timeline"}:
         assert not world.wal.has_after(span.missing, span.path)
+        assert {*replayed} <= {*world.on(span.path)}
     else:
         assert plan.notes
+        if plan.last is not None:
+            upto = replayed.index(plan.last) + 1
+            assert {*replayed[:upto]} <= {*world.on(span.path)}
+
+
+def test_a_timeline_of_which_only_the_history_is_archived() -> None:
+    """Timeline 1 has WAL behind the switch, which PostgreSQL would replay where it is not told to stop before."""
+    fork = World(((5, 8),), 14, frozenset(Segment(2, number, SIZE) for number in range(5, 20)), (backup(1, 2, 2),))
+    latest = plan(RecoveryTarget(), fork)
+    assert any(point.lsn >= 5 * SIZE for point in replay(fork, latest))
+    assert latest.last == fork.commits[4]
+    assert latest.settings == {
+        "recovery_target_timeline": "2",
+        "recovery_target_inclusive": "on",
+        "recovery_target_lsn": format_lsn(fork.commits[4].lsn),
+    }
+    assert "which timeline 2 begins in, is not archived yet" in latest.notes[0]
+    # A moment between the last commit before the switch and the switch itself cannot be told from later ones.
+    assert "recovery_target_time" in plan(at_minute(3.5), fork).settings
+    assert plan(at_minute(4), fork).last == fork.commits[4]
+    with pytest.raises(TargetRefused, match="is after the last commit in the archive"):
+        plan(at_minute(4.5), fork)
+    # Where there is no commit before the switch, the backup's end is all.
+    late = plan(RecoveryTarget(), replace(fork, backups=(backup(1, 4, 4),)), [backup(1, 4, 4)])
+    assert late.last == fork.commits[4]
+    at_switch = BackupPoint("B", "basebackup", 1, 4 * SIZE, 5 * SIZE, BEGIN + timedelta(minutes=5), ("B",))
+    none = plan_restore(
+        RecoveryTarget(), [at_switch], ArchivedWal.of(fork.wal.ranges, (), fork.histories, SIZE), Silent()
+    )
+    assert none.settings == {"recovery_target_timeline": "2", "recovery_target": "immediate"}
+
+
+class Silent(World):
+    """WAL without a commit."""
+
+    def __init__(self) -> None:
+        super().__init__((), 1)
+
+    def last_commit(self, span: Span) -> WalPoint | None:
+        return None
 
 
 PLAIN = World((), 12, backups=(backup(1, 2, 2), backup(1, 6, 6)))
@@ -295,3 +357,27 @@ def test_a_suspect_backup_is_taken_only_when_asked_for_by_name() -> None:
     with pytest.raises(TargetRefused, match="no usable backup") as caught:
         plan(at_minute(9), backups=[suspect])
     assert "B1-6 is suspect" in str(caught.value.hint)
+
+
+def test_a_commit_before_the_last_one_may_bear_a_later_moment() -> None:
+    """Backends take the time before they insert the record: the order in WAL is another one."""
+    world = World((), 6, backups=(backup(1, 1, 1),))
+    last = world.commits[-1]
+    latest_at = last.at + timedelta(microseconds=3)
+    object.__setattr__(world, "commits", (*world.commits[:-1], replace(last, latest_at=latest_at)))
+
+    def plan(target: RecoveryTarget) -> RestorePlan:
+        return plan_restore(target, world.backups, world.wal, world)
+
+    # PostgreSQL meets a commit after each moment but the latest.
+    for at in (last.at, latest_at - timedelta(microseconds=1)):
+        assert "recovery_target_time" in plan(RecoveryTarget(TargetKind.TIME, at=at)).settings
+    exact = plan(RecoveryTarget(TargetKind.TIME, at=latest_at))
+    assert exact.last is not None
+    assert exact.last.lsn == last.lsn
+    assert "recovery_target_time" in plan(RecoveryTarget(TargetKind.TIME, at=latest_at, inclusive=False)).settings
+    with pytest.raises(TargetRefused) as refused:
+        plan(RecoveryTarget(TargetKind.TIME, at=latest_at + timedelta(microseconds=1)))
+    assert refused.value.earlier == latest_at
+    # The log of a replay to the end names the newest record's moment.
+    assert plan(RecoveryTarget()).not_before == last.at

@@ -1,0 +1,394 @@
+"""What planning asks of archived WAL, answered by pg_waldump of the server's major version.
+
+Some segments at a time lie unpacked in a private folder, all under the names of the path's last timeline, since
+pg_waldump follows one timeline by file names only. Records cross segments: each window holds the segment behind it
+too, so that a record which begins in its last segment is whole there.
+"""
+
+import re
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from lifeboat.commands import CommandFailed
+from lifeboat.errors import PermanentError
+from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.folders import give_to, make_private_dir
+from lifeboat.recovery.planning import WalPoint
+from lifeboat.recovery.spans import ArchivedWal, Span
+from lifeboat.recovery.timelines import TimelinePath
+from lifeboat.wal.activity.records import Record, other_records, to_datetime
+from lifeboat.wal.archive import WalArchive, WalDamaged, WalFileMissing
+from lifeboat.wal.names import Segment, format_lsn, parse_lsn, parse_segment
+
+_WINDOW_BYTES = 64 * 1024 * 1024
+# Where the last commit nearly always is; decoding two whole segments would take far longer than fetching one does.
+_END_BYTES = 2 * 1024 * 1024
+_XID_MASK = (1 << 32) - 1
+_ABORTS = frozenset({b"ABORT", b"ABORT_PREPARED"})
+_ENDS = frozenset({b"COMMIT", b"COMMIT_PREPARED"}) | _ABORTS
+_RESTORE_POINT = re.compile(
+    rb"^rmgr: XLOG .*?, lsn: ([0-9A-F]+/[0-9A-F]+), prev [^,]+, desc: RESTORE_POINT (.*)$", re.M
+)
+_ANY_LSN = re.compile(rb"^rmgr: \w+ .*?, lsn: ([0-9A-F]+/[0-9A-F]+), prev ", re.M)
+_NO_RECORD = "could not find a valid record"
+_FAULT_SEGMENT = re.compile(r"\b(?:WAL|log) segment ([0-9A-F]{24})\b")  # `log` before 16
+_FAULT_LSN = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+)")
+# xl_restore_point: a record header of 24 bytes, a header of 2 for less than 256 bytes of data, then the time.
+_RESTORE_POINT_TIME_AT = 26
+_PAGE_BYTES = 8192
+_PAGE_HEADER_BYTES = 24
+_LONG_PAGE_HEADER_BYTES = 40
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+Take = Callable[[bytes], None]
+Tell = Callable[[int, int], None]
+
+
+class SegmentUnusable(PermanentError):
+    """A segment that was listed cannot be had or cannot be decoded: plan again without it."""
+
+    def __init__(self, segment: Segment, why: str) -> None:
+        super().__init__(f"the WAL segment {segment.name} cannot be used: {why}")
+        self.segment = segment
+
+
+@dataclass(frozen=True)
+class NotedPlace:
+    """Where something was noted to be: it is looked for there first, and counts only if the WAL there has it."""
+
+    timeline: int
+    lsn: int
+    at: datetime
+
+
+@dataclass(frozen=True)
+class ArchivedWalReader:
+    """Implements planning.WalReader on an archive.
+
+    `tools` are of the server's major version, and their account must reach `scratch_dir`. `open_ended` segments may
+    stop in their midst (the tail of a server's own pg_wal). `noted` are places of what is asked for by name or by
+    transaction, the newest first; else the archive is read backwards, and `on_read` is told the bytes read, and all
+    there are. Methods raise SegmentUnusable, ArchiveUnreadable, CommandTimeout, ToolMissing.
+    """
+
+    archive: WalArchive
+    wal: ArchivedWal
+    tools: PgTools
+    scratch_dir: Path
+    open_ended: frozenset[Segment] = frozenset()
+    timeout_seconds: float | None = None
+    window_bytes: int = _WINDOW_BYTES
+    noted: tuple[NotedPlace, ...] = ()
+    on_read: Tell | None = None
+    _ends: dict[tuple[TimelinePath, int, int, int], WalPoint | None] = field(default_factory=dict)
+
+    def last_commit(self, span: Span) -> WalPoint | None:
+        """The last end of a transaction, by commit or abort, behind the backup's stop; replay stops at both."""
+        key = (span.path, span.first_number, span.last_number, span.backup.stop_lsn)
+        if key not in self._ends:
+            self._ends[key] = self._last_commit(span)
+        return self._ends[key]
+
+    def _last_commit(self, span: Span) -> WalPoint | None:
+        newest: list[Record] = []
+        latest = [b""]
+
+        def take(chunk: bytes) -> None:
+            for record in other_records(chunk):
+                if record.what in _ENDS and record.lsn >= span.backup.stop_lsn:
+                    newest[:] = [record]
+                    latest[0] = max(latest[0], record.time())
+
+        for _ in self._backward(span.path, span.numbers, ("Transaction",), take):
+            if newest:
+                return replace(self._point(newest[0], span.path), latest_at=to_datetime(latest[0]))
+        return None
+
+    def last_record_lsn(self, span: Span) -> int:
+        """Where the last record of a span begins; the backup's stop when nothing lies behind it."""
+        newest = [span.backup.stop_lsn]
+
+        def take(chunk: bytes) -> None:
+            start = chunk.rfind(b"\n", 0, len(chunk) - 1) + 1
+            if found := _ANY_LSN.match(chunk, start):
+                newest[0] = max(newest[0], parse_lsn(found[1].decode()))
+
+        for _ in self._backward(span.path, span.numbers, (), take) if span.needs_archive else ():
+            if newest[0] > span.backup.stop_lsn:
+                break
+        return newest[0]
+
+    def find_name(self, name: str, path: TimelinePath) -> WalPoint | None:
+        """The named restore point on a path; where several have the name, the one that was noted, or the newest."""
+        wanted, found = name.encode(), list[int]()
+
+        def take(chunk: bytes) -> None:
+            found.extend(parse_lsn(lsn.decode()) for lsn, text in _RESTORE_POINT.findall(chunk) if text == wanted)
+
+        for segments, noted in self._newest_first(path, "XLOG", take):
+            if noted is not None and segments is None:
+                return WalPoint(noted.at, noted.lsn, noted.timeline)
+            # A place is noted by the record's end.
+            if segments and (lsns := [lsn for lsn in found if noted is None or lsn < noted.lsn]):
+                at = segments.restore_point_time(max(lsns))
+                return WalPoint(at, max(lsns), self._timeline(max(lsns), path))
+            found.clear()
+        return None
+
+    def find_commit(self, xid: int, path: TimelinePath) -> WalPoint | None:
+        """The end, by commit or abort, of a transaction on a path; the newest where its number was used again."""
+        found: list[Record] = []
+
+        def take(chunk: bytes) -> None:
+            for record in other_records(chunk):
+                if record.what in _ENDS and record.transaction() == xid & _XID_MASK:
+                    found.append(record)
+
+        for segments, _ in self._newest_first(path, "Transaction", take):
+            if segments is not None and found:
+                return self._point(max(found, key=lambda record: record.lsn), path)
+        return None
+
+    def _newest_first(
+        self, path: TimelinePath, manager: str, take: Take
+    ) -> Iterator[tuple["_Unpacked | None", NotedPlace | None]]:
+        """Decode the noted places, then the whole path backwards; returns to the caller after each window.
+
+        There are no segments for a noted place that the archive lacks.
+        """
+        runs, size_bytes = self._runs(path), self.wal.segment_size_bytes
+        with self._unpacked(path) as segments:
+            for place in self.noted:
+                if not path.holds(place.timeline, place.lsn):
+                    continue
+                # The byte before: a position at a segment's begin may be the end of a record in the one before.
+                number = (place.lsn - 1) // size_bytes
+                run = next((each for each in runs if number in each), None)
+                if run is None:
+                    yield None, place
+                    continue
+                window = range(max(run.start, number - 1), min(run.stop, number + 2))
+                self._decode_from(segments, window, run.start, (manager,), take)
+                yield segments, place
+                segments.keep(range(0))
+        done, total = 0, sum(map(len, runs)) * size_bytes
+        for run in reversed(runs):
+            for begin, unpacked in self._windows_backward(path, run, (manager,), take):
+                if self.on_read is not None:
+                    self.on_read(done + (run.stop - begin) * size_bytes, total)
+                yield unpacked, None
+            done += len(run) * size_bytes
+
+    def _point(self, record: Record, path: TimelinePath) -> WalPoint:
+        return WalPoint(
+            to_datetime(record.time()),
+            record.lsn,
+            self._timeline(record.lsn, path),
+            record.transaction(),
+            rolled_back=record.what in _ABORTS,
+        )
+
+    def _timeline(self, lsn: int, path: TimelinePath) -> int:
+        return next(item.timeline for item in reversed(path.stretches) if item.begin_lsn <= lsn)
+
+    @property
+    def _per_window(self) -> int:
+        return max(1, self.window_bytes // self.wal.segment_size_bytes)
+
+    def _backward(self, path: TimelinePath, run: range, managers: tuple[str, ...], take: Take) -> Iterator[None]:
+        """Decode a run of segments from its end to its beginning; returns to the caller after each window.
+
+        Before the first one it decodes only the end of the last segment.
+        """
+        with self._unpacked(path) as segments:
+            numbers = range(run.stop - 1, run.stop) if run else run
+            if numbers and self._decode(segments, numbers, managers, take, near_end=True):
+                yield
+            for _ in self._windows(segments, run, managers, take):
+                yield
+
+    def _windows_backward(
+        self, path: TimelinePath, run: range, managers: tuple[str, ...], take: Take
+    ) -> Iterator[tuple[int, "_Unpacked"]]:
+        """As `_backward`: the first segment's number of each window, and what lies unpacked."""
+        with self._unpacked(path) as segments:
+            for first in self._windows(segments, run, managers, take):
+                yield first, segments
+
+    def _windows(self, segments: "_Unpacked", run: range, managers: tuple[str, ...], take: Take) -> Iterator[int]:
+        count, last = 2, run.stop - 1
+        upto = last
+        while last >= run.start:
+            first = max(run.start, last - count + 1)
+            self._decode_from(segments, range(first, upto + 1), run.start, managers, take)
+            yield first
+            last, upto = first - 1, first
+            count = min(count * 2, self._per_window)
+            segments.keep(range(first, first + 1))
+
+    def _decode_from(
+        self, segments: "_Unpacked", numbers: range, floor: int, managers: tuple[str, ...], take: Take
+    ) -> None:
+        """Decode these segments, from an earlier one not below `floor` where pg_waldump finds no beginning.
+
+        It finds none in a segment that holds the middle of a long record, or only the end of a switch.
+        """
+        for start in (*range(numbers.start, floor - 1, -1), *range(numbers.start + 1, numbers.stop)):
+            if self._decode(segments, range(start, numbers.stop), managers, take):
+                return
+
+    def _decode(
+        self,
+        segments: "_Unpacked",
+        numbers: range,
+        managers: tuple[str, ...],
+        take: Take,
+        *,
+        near_end: bool = False,
+    ) -> bool:
+        """Feed whole lines of pg_waldump's output on these segments to `take`; False where no record begins there.
+
+        With `near_end` only what the last of them ends with.
+        """
+        for number in numbers:
+            segments.fetch(number)
+        size_bytes, lines = segments.size_bytes, _Lines(take)
+        start_lsn = segments.near_end(numbers.stop - 1) if near_end else numbers.start * size_bytes
+        words: list[str | Path] = ["--path", segments.folder, "--timeline", str(segments.path.timeline)]
+        words += ["--start", format_lsn(start_lsn), "--end", format_lsn(numbers.stop * size_bytes)]
+        words += [word for manager in managers for word in ("--rmgr", manager)]
+        words += [segments.name(numbers.start), segments.name(numbers.stop - 1)]
+        try:
+            self.tools.run(
+                "pg_waldump", words, env={"TZ": "UTC"}, timeout_seconds=self.timeout_seconds, on_stdout=lines.feed
+            )
+        except CommandFailed as failure:
+            last = segments.path.segment(numbers.stop - 1, size_bytes)
+            if last in self.open_ended:
+                lines.end()
+                return True
+            if _NO_RECORD in failure.stderr_tail and _FAULT_SEGMENT.search(failure.stderr_tail) is None:
+                return False
+            raise SegmentUnusable(self._at_fault(segments, failure, last), failure.stderr_tail) from failure
+        lines.end()
+        return True
+
+    def _at_fault(self, segments: "_Unpacked", failure: CommandFailed, last: Segment) -> Segment:
+        named, at = _FAULT_SEGMENT.search(failure.stderr_tail), _FAULT_LSN.search(failure.stderr_tail)
+        if named is not None:
+            number = parse_segment(named[1], segments.size_bytes).number
+        elif at is not None:
+            number = parse_lsn(at[1]) // segments.size_bytes
+        else:
+            return last
+        return segments.path.segment(number, segments.size_bytes)
+
+    def _runs(self, path: TimelinePath) -> list[range]:
+        """The unbroken runs of archived segments along a path, by number."""
+        size_bytes, found = self.wal.segment_size_bytes, list[tuple[int, int]]()
+        for item in self.wal.ranges:
+            numbers = [
+                number
+                for number in range(item.first.number, item.last.number + 1)
+                if path.segment(number, size_bytes).timeline == item.timeline
+            ]
+            if numbers and path.stretch(item.timeline) is not None:
+                found.append((numbers[0], numbers[-1]))
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted(found):
+            if merged and merged[-1][1] + 1 == first:
+                merged[-1] = (merged[-1][0], last)
+            else:
+                merged.append((first, last))
+        return [range(first, last + 1) for first, last in merged]
+
+    @contextmanager
+    def _unpacked(self, path: TimelinePath) -> Iterator["_Unpacked"]:
+        with tempfile.TemporaryDirectory(prefix="wal-read-", dir=self.scratch_dir) as folder:
+            private = make_private_dir(Path(folder), self.tools.user)
+            yield _Unpacked(self.archive, path, self.wal.segment_size_bytes, private, self.tools.user)
+
+
+@dataclass(frozen=True)
+class _Unpacked:
+    """The segments of a path that lie unpacked."""
+
+    archive: WalArchive
+    path: TimelinePath
+    size_bytes: int
+    folder: Path
+    user: str | None
+    here: set[int] = field(default_factory=set)
+
+    def name(self, number: int) -> str:
+        return Segment(self.path.timeline, number, self.size_bytes).name
+
+    def fetch(self, number: int) -> None:
+        if number in self.here:
+            return
+        segment, target = self.path.segment(number, self.size_bytes), self.folder / self.name(number)
+        try:
+            self.archive.fetch(segment.name, target)
+        except (WalFileMissing, WalDamaged) as error:
+            target.unlink(missing_ok=True)
+            raise SegmentUnusable(segment, error.message) from error
+        give_to(target, self.user)
+        self.here.add(number)
+
+    def near_end(self, number: int) -> int:
+        """The begin of a page a little before where a segment's records end: zeroes are behind a switch."""
+        with (self.folder / self.name(number)).open("rb") as file:
+            end = self.size_bytes
+            while end > 0:
+                file.seek(max(0, end - _END_BYTES))
+                found = file.read(min(end, _END_BYTES)).rstrip(b"\0")
+                if found:
+                    end = max(0, end - _END_BYTES) + len(found)
+                    break
+                end -= _END_BYTES
+        return number * self.size_bytes + max(0, end - _END_BYTES) // _PAGE_BYTES * _PAGE_BYTES
+
+    def keep(self, numbers: range) -> None:
+        """Remove the others."""
+        for number in [each for each in self.here if each not in numbers]:
+            (self.folder / self.name(number)).unlink()
+            self.here.remove(number)
+
+    def restore_point_time(self, lsn: int) -> datetime:
+        """The moment in the restore point's record, which pg_waldump does not print."""
+        data, position = b"", lsn
+        while len(data) < _RESTORE_POINT_TIME_AT + 8:
+            if position % _PAGE_BYTES == 0:
+                position += _PAGE_HEADER_BYTES if position % self.size_bytes else _LONG_PAGE_HEADER_BYTES
+            count = min(_PAGE_BYTES - position % _PAGE_BYTES, _RESTORE_POINT_TIME_AT + 8 - len(data))
+            self.fetch(position // self.size_bytes)
+            with (self.folder / self.name(position // self.size_bytes)).open("rb") as file:
+                file.seek(position % self.size_bytes)
+                data += file.read(count)
+            position += count
+        (microseconds,) = struct.unpack_from("=q", data, _RESTORE_POINT_TIME_AT)
+        return _EPOCH + timedelta(microseconds=microseconds)
+
+
+@dataclass
+class _Lines:
+    """Hands on output in whole lines."""
+
+    take: Take
+    rest: bytes = b""
+
+    def feed(self, block: bytes) -> None:
+        self.rest += block
+        whole = self.rest.rfind(b"\n") + 1
+        chunk, self.rest = self.rest[:whole], self.rest[whole:]
+        if chunk:
+            self.take(chunk)
+
+    def end(self) -> None:
+        """A line without its end is not taken."""
+        self.rest = b""
