@@ -1,5 +1,6 @@
 """Collects the server's own configuration files, asked for over the connection: they may lie on another machine."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ _VIEWS = (
     ("pg_ident_file_mappings()", "SELECT DISTINCT file_name FROM pg_catalog.pg_ident_file_mappings"),
 )
 _FILE_NAME_SINCE = 160000
+_ARCHIVE_COMMAND = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'archive_command'"
 
 
 def read_server_files(
@@ -100,7 +102,21 @@ def _find(connection: psycopg.Connection[Any]) -> dict[str, bool]:
                 found |= {str(path): True for (path,) in cursor.execute(query).fetchall() if path}
     found |= dict.fromkeys(_PGBACKREST, False)
     found |= dict.fromkeys(_pgbackrest_includes(connection), False)
+    found |= dict.fromkeys(_named_in_archive_command(connection), True)
     return found
+
+
+def _named_in_archive_command(connection: psycopg.Connection[Any]) -> Iterator[str]:
+    """The configuration that the server's archive_command has pgBackRest read, such as the one that we write."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(_ARCHIVE_COMMAND).fetchone()
+    try:
+        words = shlex.split(str(row[0]).replace("%%", "%") if row else "")
+    except ValueError:
+        return
+    if any(Path(word).name == "pgbackrest" for word in words):
+        paths = (word.removeprefix("--config=") for word in words if word.startswith("--config="))
+        yield from (path for path in paths if path.startswith("/"))
 
 
 def _may_call(connection: psycopg.Connection[Any], function: str) -> bool:

@@ -15,9 +15,9 @@ from lifeboat.configuration.plan import ApplyPlan
 from lifeboat.configuration.planning import plan_apply
 from lifeboat.configuration.reading import decode_archive, read_archive
 from lifeboat.errors import PermanentError
+from lifeboat.operations.backup.selection import NoSuchBackup, find_backup
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.recording import best_effort
-from lifeboat.operations.selection import NoSuchBackup, find_backup
 from lifeboat.postgres.connections import connect
 from lifeboat.storage.checked import CheckedReader
 from lifeboat.storage.manifest import BackupType, Manifest

@@ -27,6 +27,7 @@ _HEAD = """\
 """
 # What nobody can guess a default for is shown by example.
 _EXAMPLES = {
+    "platform.audit_query": ("'SELECT at, action, user_name FROM audit_log WHERE at BETWEEN :from AND :to'"),
     "assets.roots": '["/srv/studio/assets"]',
     "assets.query": "'''SELECT id, kind, path, size_bytes, sha256 FROM segments WHERE approved'''",
     "drills.validation": (

@@ -10,6 +10,8 @@ from lifeboat.catalog.store import Catalog
 from lifeboat.engines.basebackup import BaseBackupEngine
 from lifeboat.engines.engine import Engine
 from lifeboat.engines.pg_dump import PgDumpEngine
+from lifeboat.engines.pgbackrest.configuration import Folders
+from lifeboat.engines.pgbackrest.engine import PgBackRestEngine
 from lifeboat.errors import SettingsError
 from lifeboat.postgres.binaries import PgTools, discover_bin_dir, reachable_bin_dir
 from lifeboat.postgres.connections import ConnectionInfo
@@ -116,14 +118,38 @@ class Installation:
         trusted = TrustedKeys.of(signer, self.settings.signing.trusted_keys)
         return BackupRepository(self.destination(destination), self.settings.platform.cluster, signer, trusted)
 
-    def engine(self, name: str | None = None) -> Engine:
-        """An engine by name, the default one without; raises SettingsError for an unknown name."""
+    def engine(self, name: str | None = None, destination: str | None = None) -> Engine:
+        """An engine by name, the default one without; raises SettingsError for an unknown name.
+
+        `destination` is where an engine with a repository of its own has that.
+        """
         wanted = name or self.settings.backup.engine
         if wanted == "basebackup":
             return self.basebackup
         if wanted == "pg_dump":
             return self.pg_dump
-        raise SettingsError(f"there is no engine {wanted!r}", hint="The engines are basebackup and pg_dump.")
+        if wanted == "pgbackrest":
+            return self.pgbackrest(destination)
+        hint = "The engines are basebackup, pgbackrest and pg_dump."
+        raise SettingsError(f"there is no engine {wanted!r}", hint=hint)
+
+    def pgbackrest(self, destination: str | None = None) -> PgBackRestEngine:
+        """The engine `pgbackrest`: its repository is at the default destination, others may have a copy of it."""
+        settings, cluster = self.settings.engines.pgbackrest, self.settings.platform.cluster
+        path = self.destination(destination).path
+        copy = destination if destination not in {None, self.settings.backup.destination} else None
+        return PgBackRestEngine(
+            tools=self.tools,
+            connection=self.source,
+            settings=settings,
+            folders=Folders.of(
+                settings, cluster=cluster, destination=path, state_dir=self.settings.state_dir, copy=copy
+            ),
+            cluster=cluster,
+            timeout_seconds=self.settings.backup.timeout_seconds,
+            cluster_folder=path / cluster,
+            copy=copy,
+        )
 
     @cached_property
     def basebackup(self) -> BaseBackupEngine:

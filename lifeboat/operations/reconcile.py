@@ -1,7 +1,7 @@
 """Makes the catalog true: what hooks could not see is read from storage, from the source's lock and from Prefect.
 
 The manifest decides over a run's state (DESIGN 4): a backup whose manifest is in storage is completed, whatever
-became of the process; one without, whose writer is gone, is not.
+became of the process; one without, whose writer is gone, is not. Of a restore its flow run or its process decides.
 """
 
 from collections.abc import Collection, Mapping
@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from lifeboat.catalog.errors import CatalogError
 from lifeboat.catalog.values import BackupRow
 from lifeboat.errors import LifeboatError
 from lifeboat.operations.installation import LOG, Installation
+from lifeboat.operations.journal import reconcile_journal
+from lifeboat.operations.restore.recording import end_dead_restores
+from lifeboat.operations.restore.scratch import sweep_drill_databases
 from lifeboat.operations.results import ReconcileReport
-from lifeboat.operations.scratch_restores import sweep_drill_databases
 from lifeboat.postgres.lock import is_locked
 from lifeboat.postgres.scratch import remove_abandoned
 from lifeboat.storage.repository import BackupRepository, StoredBackup
@@ -24,9 +27,10 @@ _ENDED = {"COMPLETED": "crashed", "FAILED": "failed", "CRASHED": "crashed", "CAN
 
 
 def running_flow_runs(installation: Installation) -> list[UUID]:
-    """The flow runs whose backups the catalog believes to be running."""
-    rows = installation.catalog.backups.running()
-    return sorted({row.flow_run_id for row in rows if row.flow_run_id is not None})
+    """The flow runs whose backups or restores the catalog believes to be running."""
+    restores = installation.catalog.restores.running(installation.settings.platform.cluster)
+    runs = {row.flow_run_id for row in installation.catalog.backups.running()} | {row.flow_run_id for row in restores}
+    return sorted(run for run in runs if run is not None)
 
 
 def reconcile(
@@ -60,8 +64,24 @@ def reconcile(
         missing += [] if faults else _missing(installation, repository, stored)
         repaired += _tell_expired(installation, name, expired)
     repaired += _end_dead_runs(installation, flow_run_states or {}, grace, unread)
+    repaired += [
+        (identity, status.value) for identity, status in end_dead_restores(installation, flow_run_states or {})
+    ]
+    annotated = _annotate(installation, unread)
     scratch, databases = _remove_scratch(installation), _remove_databases(installation)
-    return ReconcileReport(repaired, adopted, missing, scratch, unread, databases)
+    return ReconcileReport(repaired, adopted, missing, scratch, unread, databases, annotated)
+
+
+def _annotate(installation: Installation, unread: Collection[str]) -> list[str]:
+    if installation.settings.backup.destination in unread:
+        return []
+    try:
+        return reconcile_journal(installation)
+    except CatalogError:
+        raise
+    except LifeboatError as error:
+        LOG.error("notes and restore points cannot be reconciled: %s", error.message)
+        return []
 
 
 def _adopt(installation: Installation, destination: str, stored: Mapping[UUID, StoredBackup]) -> list[str]:

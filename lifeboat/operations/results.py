@@ -91,8 +91,8 @@ class ExpiryReport:
 
 @dataclass(frozen=True)
 class ReconcileReport:
-    """What reconciling changed: rows by id with what was done, scratch clusters and temporary databases removed, and
-    what could not be read, by destination."""
+    """What reconciling changed: rows by id with what was done, scratch clusters and temporary databases removed, notes
+    and restore points that the catalog did not have as storage has them, and what could not be read, by destination."""
 
     repaired: list[tuple[UUID, str]]
     adopted: list[str]
@@ -100,3 +100,4 @@ class ReconcileReport:
     removed_scratch: list[Path]
     unread: dict[str, str] = field(default_factory=dict)
     removed_databases: list[str] = field(default_factory=list)
+    annotations: list[str] = field(default_factory=list)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lifeboat.errors import LifeboatError
 from lifeboat.operations.installation import Installation
-from lifeboat.wal.coverage import scan_archive
+from lifeboat.operations.wal.archives import wal_archive
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _wal_bytes(installation: Installation, name: str) -> int | None:
     if not wal.archive or wal.destination != name:
         return None
     try:
-        return scan_archive(installation.destination(name).path, installation.settings.platform.cluster).stored_bytes
+        return wal_archive(installation).listing().stored_bytes
     except LifeboatError:
         # Nothing was archived yet: `wal status` is the command that judges the archive.
         return 0

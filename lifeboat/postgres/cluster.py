@@ -1,7 +1,7 @@
 """One PostgreSQL cluster on this machine: created, configured, started, watched and stopped."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +74,13 @@ class Cluster:
                 file.write(f"\ninclude '{INCLUDE_NAME}'\n")
         return write_server_file(self.data_dir / INCLUDE_NAME, text, self.tools.user)
 
-    def start(self, *, wait: bool = True, timeout_seconds: float = 60.0) -> None:
-        """Start the server as a daemon that outlives us. Raises ServerStartFailed.
+    def start(
+        self, *, wait: bool = True, timeout_seconds: float = 60.0, on_tick: Callable[[], None] | None = None
+    ) -> None:
+        """Start the server as a daemon that outlives us. Raises ServerStartFailed, and what `on_tick` raises.
 
-        With `wait` it is ready for connections on return (a hot standby: consistent); a promotion may go on.
+        With `wait` it is ready for connections on return (a hot standby: consistent); a promotion may go on. `on_tick`
+        is called about twice a second meanwhile; when it raises, the server is still starting.
         """
         make_private_dir(self.socket_dir, self.tools.user)
         postmaster.clear_stale_locks(self.data_dir, self.socket_dir, self.port)
@@ -92,6 +95,7 @@ class Cluster:
                 ["env", "-u", commands.TAG_VARIABLE, self.tools.path("pg_ctl"), *arguments],
                 timeout_seconds=timeout_seconds + _CONTROL_TIMEOUT_SECONDS,
                 user=self.tools.user,
+                on_tick=on_tick,
             )
         except (commands.CommandFailed, commands.CommandTimeout) as error:
             said = self._log_tail(log_start) or error.message

@@ -23,7 +23,7 @@ from lifeboat.postgres.lock import LOCK_DATABASE, refuse_pooler
 from lifeboat.postgres.owners import owner_lives, owner_record
 
 LOG = logging.getLogger("lifeboat")
-_NAME = re.compile(r"lifeboat_drill_([0-9a-f]{8})")
+_NAME = re.compile(r"lifeboat_(?:drill|restore)_([0-9a-f]{8})")
 _LOCK_CLASS = 0x4C464452  # spells "LFDR"; the name's number is the other half of the key
 _MARK_BITS = 1 << 30
 
@@ -63,8 +63,40 @@ def drill_database(server: ConnectionInfo, details: Mapping[str, object]) -> Ite
 
     Raises DrillDatabaseFailed, PooledConnection, SourceUnavailable, AuthenticationFailed.
     """
+    with (
+        _owned_database(server, details, "lifeboat_drill") as (database, name),
+        closing(connect(database, application_name=f"lifeboat keeper of {name}", autocommit=True)),
+    ):
+        yield database
+
+
+@contextmanager
+def draft_database(server: ConnectionInfo, details: Mapping[str, object], final_name: str) -> Iterator[ConnectionInfo]:
+    """An empty database as for a drill, which bears `final_name` when the context ends, and is dropped if that fails.
+
+    Nobody may be connected to it then. Raises as `drill_database`.
+    """
+    with _owned_database(server, details, "lifeboat_restore") as (database, name):
+        yield database
+        with closing(connect(server.with_database(LOCK_DATABASE), autocommit=True)) as session:
+            draft, final = sql.Identifier(name), sql.Identifier(final_name)
+            statements = (
+                sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(draft),
+                sql.SQL("COMMENT ON DATABASE {} IS NULL").format(draft),
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(draft, final),
+            )
+            # Our mark goes with the name in one step: a database with either of them might be swept, or bear it on.
+            with session.transaction():
+                for statement in statements:
+                    _execute(session, statement, final_name, server)
+
+
+@contextmanager
+def _owned_database(
+    server: ConnectionInfo, details: Mapping[str, object], prefix: str
+) -> Iterator[tuple[ConnectionInfo, str]]:
     server = server.with_database(LOCK_DATABASE)
-    name = f"lifeboat_drill_{secrets.token_hex(4)}"
+    name = f"{prefix}_{secrets.token_hex(4)}"
     database = server.with_database(name)
     with closing(connect(server, application_name=f"lifeboat owner of {name}", autocommit=True)) as owner:
         refuse_pooler(owner)
@@ -74,16 +106,16 @@ def drill_database(server: ConnectionInfo, details: Mapping[str, object]) -> Ite
         _create(owner, name, details, server)
         try:
             _tell_owner(owner, name, server)
-            with closing(connect(database, application_name=f"lifeboat keeper of {name}", autocommit=True)):
-                yield database
+            yield database, name
         finally:
             _drop_own(server, name)
 
 
 def remove_abandoned_databases(server: ConnectionInfo) -> AbandonedDatabases:
-    """Drop the drill databases whose owner is dead; never one that lacks our name or our mark, or whose owner lives.
+    """Drop the drill and draft databases whose owner is dead.
 
-    Raises PooledConnection, SourceUnavailable, AuthenticationFailed.
+    Never one that lacks our name or our mark, or whose owner lives. Raises PooledConnection, SourceUnavailable,
+    AuthenticationFailed.
     """
     server = server.with_database(LOCK_DATABASE)
     with closing(connect(server, application_name="lifeboat abandoned drills", autocommit=True)) as session:
@@ -130,8 +162,8 @@ def _execute(session: psycopg.Connection[Any], statement: sql.Composed, name: st
         if session.closed:
             raise connection_error(error, server) from error
         raise DrillDatabaseFailed(
-            f"the temporary database {name} cannot be made: {str(error).strip()}",
-            hint="Give the role CREATEDB and the server room, or use the target `scratch`.",
+            f"the database {name} cannot be made: {str(error).strip()}",
+            hint="Give the role CREATEDB and the server room; a drill needs neither with the target `scratch`.",
         ) from error
 
 
@@ -188,7 +220,7 @@ def _try_lock(session: psycopg.Connection[Any], name: str) -> bool:
 
 
 def _lock_key(name: str) -> tuple[int, int]:
-    number = bytes.fromhex(name.removeprefix("lifeboat_drill_"))
+    number = bytes.fromhex(name.rpartition("_")[2])
     return _LOCK_CLASS, int.from_bytes(number, "big", signed=True)
 
 

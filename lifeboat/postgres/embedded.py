@@ -22,6 +22,7 @@ from lifeboat.postgres.cluster import SUPERUSER, Cluster
 from lifeboat.postgres.conf import SettingValue
 from lifeboat.postgres.connections import connect
 from lifeboat.postgres.folders import check_reachable, create_file, socket_dir_for
+from lifeboat.postgres.restoring import refuse_while_restored
 
 _SUMMARIES_SINCE = 17
 _PASSWORD_BYTES = 24
@@ -74,10 +75,11 @@ class EmbeddedServer:
         """Create the server if needed and have it run with the present settings; may be called again.
 
         A running server is restarted only when a changed setting needs it. Raises ServerStartFailed,
-        FolderUnreachable, WrongServerVersion.
+        FolderUnreachable, WrongServerVersion, RestoreInProgress, RestoreInterrupted.
         """
         with self._exclusive():
             cluster = self.cluster
+            refuse_while_restored(cluster.data_dir)
             self._create(cluster)
             changed = cluster.write_settings(self._settings())
             if not cluster.is_running():

@@ -19,7 +19,7 @@ from lifeboat.postgres.connections import ConnectionInfo, connect
 
 LOCK_DATABASE = "postgres"
 # Any two fixed numbers do; these spell "LFBT" and "bkup", so that pg_locks shows them recognisably.
-_LOCK_CLASS, _LOCK_OBJECT = 0x4C464254, 0x626B7570
+_BACKUPS = (0x4C464254, 0x626B7570)
 _POLL_SECONDS = 0.5
 
 
@@ -68,7 +68,7 @@ class ClusterLock:
     def ensure_held(self) -> None:
         """Raise LockLost unless the very session that took the lock still has it."""
         try:
-            holder = _holder(self._connection)
+            holder = session_lock_holder(self._connection, _BACKUPS)
         except psycopg.Error as error:
             raise self._lost(f"its session ended: {error}") from error
         if holder is None or holder.pid != self._pid:
@@ -115,7 +115,7 @@ def is_locked(dsn: str | ConnectionInfo, cluster: str) -> LockHolder | None:
     """Who holds the lock of the cluster now, None when nobody does. Raises as `cluster_lock`."""
     info = ConnectionInfo.parse(dsn).with_database(LOCK_DATABASE)
     with connect(info, application_name=f"lifeboat lock of {cluster}", autocommit=True) as connection:
-        return _holder(connection)
+        return session_lock_holder(connection, _BACKUPS)
 
 
 def _acquire(
@@ -127,13 +127,11 @@ def _acquire(
     began = time.monotonic()
     while True:
         # Polling instead of a blocking call: a waiting statement would hold back vacuum in the whole cluster.
-        row = connection.execute(
-            "SELECT pg_catalog.pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, _LOCK_OBJECT)
-        ).fetchone()
+        got = try_session_lock(connection, _BACKUPS)
         waited = time.monotonic() - began
-        if row is not None and row[0]:
+        if got:
             return waited
-        holder = _holder(connection)
+        holder = session_lock_holder(connection, _BACKUPS)
         if wait_seconds is not None and waited >= wait_seconds:
             raise ClusterBusy(cluster, holder, waited if wait_seconds else 0)
         if on_wait is not None and holder is not None:
@@ -154,7 +152,14 @@ def refuse_pooler(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def _holder(connection: psycopg.Connection[Any]) -> LockHolder | None:
+def try_session_lock(connection: psycopg.Connection[Any], key: tuple[int, int]) -> bool:
+    """Take the advisory lock `key` of the connected database until the session ends; False when another has it."""
+    row = connection.execute("SELECT pg_catalog.pg_try_advisory_lock(%s, %s)", key).fetchone()
+    return row is not None and bool(row[0])
+
+
+def session_lock_holder(connection: psycopg.Connection[Any], key: tuple[int, int]) -> LockHolder | None:
+    """The session that holds the advisory lock `key` of the connected database, None when nobody does."""
     row = connection.execute(
         "SELECT l.pid, coalesce(a.application_name, ''), a.backend_start"
         " FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid"
@@ -162,7 +167,7 @@ def _holder(connection: psycopg.Connection[Any]) -> LockHolder | None:
         " AND l.classid = %s::bigint::oid AND l.objid = %s::bigint::oid"
         " AND l.database ="
         " (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
-        (_LOCK_CLASS, _LOCK_OBJECT),
+        key,
     ).fetchone()
     if row is None:
         return None

@@ -80,6 +80,14 @@ def listening_port(data_dir: Path) -> int | None:
     return None
 
 
+def socket_folder(data_dir: Path) -> Path | None:
+    """The first socket folder that the server of `data_dir` was started with (postmaster.pid, line 5)."""
+    with suppress(OSError, IndexError):
+        line = (data_dir / "postmaster.pid").read_text().splitlines()[4].strip()
+        return Path(line) if line else None
+    return None
+
+
 def _remove_if_reused(lock: Path) -> None:
     pid = _pid_in(lock)
     if pid is not None and psutil.pid_exists(pid):

@@ -1,0 +1,1 @@
+"""Taking, choosing, pinning and expiring backups."""

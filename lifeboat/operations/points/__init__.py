@@ -1,0 +1,1 @@
+"""Restore points: what can be restored to, named ones, notes."""

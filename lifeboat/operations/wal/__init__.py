@@ -1,0 +1,1 @@
+"""The WAL archive: its setup, status, scrub, health, receiver and activity index."""
