@@ -124,6 +124,13 @@ def worker_process(settings: PrefectSettings, environment: dict[str, str], log_p
     return Supervised("Prefect worker", argv, environment, log_path)
 
 
+def agent_process(environment: dict[str, str], log_path: Path) -> Supervised:
+    """The agent; it finds its settings by the environment."""
+    # What systemd waits for is `lifeboat up`, where that is its service.
+    own = {name: value for name, value in environment.items() if name != "NOTIFY_SOCKET"}
+    return Supervised("agent", [sys.executable, "-m", "console.cli.main", "agent"], own, log_path)
+
+
 def refuse_taken_port(settings: PrefectSettings) -> None:
     """Raise PortTaken when somebody else listens on the server's port already."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET

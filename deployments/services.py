@@ -1,4 +1,4 @@
-"""`lifeboat up`: embedded PostgreSQL, Prefect server, deployments and worker, started and stopped in order."""
+"""`lifeboat up`: embedded PostgreSQL, Prefect server, agent, deployments and worker, started and ended in order."""
 
 import fcntl
 import os
@@ -21,6 +21,7 @@ from deployments.environment import prefect_home, service_environment
 from deployments.processes import (
     ServiceEnded,
     Supervised,
+    agent_process,
     refuse_taken_port,
     server_process,
     wait_until_healthy,
@@ -33,6 +34,7 @@ from lifeboat.errors import LifeboatError, PermanentError
 from lifeboat.operations.deployment_owner import DeploymentOwner
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.platform import start_platform, stop_platform
+from lifeboat.postgres.restoring import RestoreInProgress, RestoreInterrupted, refuse_while_restored
 
 _WATCH_SECONDS = 0.5
 _WORKER_SECONDS = 60.0
@@ -55,7 +57,9 @@ class RunningServices:
     hurry: threading.Event = field(default_factory=threading.Event)
     server: Supervised | None = None
     worker: Supervised | None = None
+    agent: Supervised | None = None
     deployments: list[str] = field(default_factory=list)
+    _waits_for: str = ""
 
     @property
     def api_url(self) -> str:
@@ -71,12 +75,34 @@ class RunningServices:
         """Start again what ended by itself; raises ServiceEnded when it keeps ending."""
         installation = self.installation
         if installation.settings.platform.embedded and not installation.embedded.is_running():
-            self.say("the embedded PostgreSQL ended unexpectedly: starting it again")
-            start_platform(installation)
+            self._start_platform_again()
         if self.server is not None and self.server.ensure(self.say):
             wait_until_healthy(installation.settings.prefect, self.server, self.stopping.is_set)
         if self.worker is not None:
             self.worker.ensure(self.say)
+        self._check_agent()
+
+    def _start_platform_again(self) -> None:
+        try:
+            refuse_while_restored(self.installation.embedded.cluster.data_dir)
+            self.say("the embedded PostgreSQL ended unexpectedly: starting it again")
+            start_platform(self.installation)
+        except (RestoreInProgress, RestoreInterrupted) as error:
+            if error.message != self._waits_for:
+                self.say(f"{error.message}: the embedded PostgreSQL is not started. {error.hint}")
+            self._waits_for = error.message
+            return
+        self._waits_for = ""
+
+    def _check_agent(self) -> None:
+        if self.agent is None:
+            return
+        try:
+            self.agent.ensure(self.say)
+        except ServiceEnded as error:
+            # Backups do not need it; doctor and wal-health tell of its silence.
+            self.say(f"going on without the agent: {error}")
+            self.agent = None
 
     def watch(self) -> None:
         """Keep everything running until `stopping` is set; raises ServiceEnded."""
@@ -129,6 +155,7 @@ def running_services(
             stack.callback(stop_platform, installation)
         _start_server(services, home, stack)
         _start_platform(services)
+        _start_agent(services, home, stack)
         _start_worker(services, home, stack)
         yield services
 
@@ -184,6 +211,16 @@ def _start_platform(services: RunningServices) -> None:
     except CatalogUnavailable as error:
         # Backups do not need it (DESIGN principle 6); reconciling tells it later.
         services.say(f"going on without the catalog: {error}")
+
+
+def _start_agent(services: RunningServices, home: Path, stack: ExitStack) -> None:
+    # After the catalog's tables are made, and ended only when the flows are: they too want fresh targets.
+    if services.stopping.is_set() or not services.installation.settings.agent.enabled:
+        return
+    services.agent = agent_process(service_environment(services.installation), home / "agent.log")
+    stack.callback(services.agent.stop)
+    services.say("starting the agent")
+    services.agent.start()
 
 
 def _start_worker(services: RunningServices, home: Path, stack: ExitStack) -> None:

@@ -15,7 +15,7 @@ from tasks.unsupported import skip_if_unsupported
 
 @backup_flow("differential-backup")
 def differential_backup(
-    engine: PhysicalEngine = "basebackup", destination: str | None = None
+    engine: PhysicalEngine | None = None, destination: str | None = None
 ) -> BackupTaken | State[Any]:
     """Back up what changed since the newest full backup; where that is impossible, take a full one and say why.
 
@@ -23,7 +23,7 @@ def differential_backup(
     while the newest full backup is younger than `backup.full_max_age_days`.
 
     Args:
-        engine: basebackup; dumps know nothing of the kind.
+        engine: basebackup or pgbackrest; without it, what the settings say, where that is no dump.
         destination: A destination of lifeboat.toml; without it, the default one.
     """
     if skipped := skip_if_stale() or skip_if_unsupported(BackupType.DIFFERENTIAL, engine, destination):

@@ -18,7 +18,7 @@ def full_backup(engine: EngineName | None = None, destination: str | None = None
     """Back up the whole database and, side by side, the platform's configuration.
 
     Args:
-        engine: basebackup (physical) or pg_dump (logical); without it, what the settings say.
+        engine: basebackup or pgbackrest (physical), or pg_dump (logical); without it, what the settings say.
         destination: A destination of lifeboat.toml; without it, the default one.
     """
     if stale := skip_if_stale():

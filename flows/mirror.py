@@ -15,12 +15,12 @@ from uuid import UUID
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
+from lifeboat.operations.backup.selection import NoSuchBackup, find_backup
 from lifeboat.operations.export_configuration import ENGINE as CONFIGURATION
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.selection import NoSuchBackup, find_backup
 from lifeboat.storage.labels import backup_id
 from lifeboat.storage.manifest import BackupType
-from tasks.engines import type_by_engine
+from tasks.engines import physical_engine, type_by_engine
 from tasks.staleness import SKIPPED
 
 LOG = logging.getLogger("lifeboat")
@@ -67,15 +67,16 @@ def expected_backups(
     settings = installation.settings
     destination = parameters.get("destination") or settings.backup.destination
     engine = parameters.get("engine") or settings.backup.engine
+    physical = physical_engine(parameters.get("engine"), settings.backup.engine)
     configuration = ExpectedBackup(BackupType.CONFIG, CONFIGURATION, destination)
     match flow_name:
         case "full-backup":
             database = ExpectedBackup(type_by_engine(BackupType.FULL, engine), engine, destination)
             return database, configuration
         case "differential-backup":
-            return (ExpectedBackup(BackupType.DIFFERENTIAL, parameters.get("engine") or "basebackup", destination),)
+            return (ExpectedBackup(BackupType.DIFFERENTIAL, physical, destination),)
         case "incremental-backup":
-            return (ExpectedBackup(BackupType.INCREMENTAL, parameters.get("engine") or "basebackup", destination),)
+            return (ExpectedBackup(BackupType.INCREMENTAL, physical, destination),)
         case "logical-backup":
             return (ExpectedBackup(BackupType.LOGICAL, "pg_dump", destination),)
         case "config-export":

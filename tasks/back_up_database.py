@@ -7,18 +7,20 @@ from prefect.cache_policies import INPUTS, RUN_ID
 from prefect.runtime import flow_run
 
 from lifeboat.engines.engine import Progress
+from lifeboat.operations.backup.selection import NoSuchBackup, find_backup
+from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.results import BackupTaken
-from lifeboat.operations.selection import NoSuchBackup, find_backup
-from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.storage.labels import backup_id
 from lifeboat.storage.manifest import BackupType
-from tasks.engines import type_by_engine
+from tasks.engines import physical_engine, type_by_engine
 from tasks.figures import size_text
 from tasks.progress import ProgressBar
 from tasks.reporting import report_backup
 from tasks.retrying import TRANSIENT_ONLY
 from tasks.work import Work, at_work
+
+_BUILT_ON_OTHERS = {BackupType.DIFFERENTIAL, BackupType.INCREMENTAL}
 
 
 @task(
@@ -38,7 +40,8 @@ def back_up_database(kind: BackupType, engine: str | None, destination: str | No
 
 
 def _order(work: Work, kind: BackupType, engine: str | None, destination: str | None) -> BackupOrder:
-    chosen = engine or work.installation.settings.backup.engine
+    configured = work.installation.settings.backup.engine
+    chosen = physical_engine(engine, configured) if kind in _BUILT_ON_OTHERS else engine or configured
     return BackupOrder(
         type=type_by_engine(kind, chosen),
         engine=chosen,

@@ -3,7 +3,7 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from lifeboat.operations import expire as operation
+from lifeboat.operations.backup import expire as operation
 from lifeboat.retention.policy import ExpiryPlan
 from tasks.reporting import report_plan
 from tasks.retrying import TRANSIENT_ONLY

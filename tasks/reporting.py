@@ -86,7 +86,7 @@ def report_expiry(destination: str, report: ExpiryReport) -> None:
 def report_reconciling(report: ReconcileReport) -> None:
     """What reconciling repaired; a run that found all in order leaves no page."""
     repairs = len(report.repaired) + len(report.adopted)
-    repairs += len(report.removed_scratch) + len(report.removed_databases)
+    repairs += len(report.removed_scratch) + len(report.removed_databases) + len(report.annotations)
     if repairs or report.missing_in_storage or report.unread:
         missing, unread = len(report.missing_in_storage), len(report.unread)
         title = f"{repairs} repaired, {missing} missing in storage, {unread} destinations not read"

@@ -3,7 +3,7 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from lifeboat.operations.restore_drill import DrillOrder, run_drill
+from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.results import DrillReport
 from tasks.drill_progress import DrillProgress
 from tasks.engines import DrillTarget

@@ -9,12 +9,13 @@ from prefect.states import Completed
 from lifeboat.operations.installation import LOG
 from lifeboat.operations.unsupported import why_leave_out
 from lifeboat.storage.manifest import BackupType
+from tasks.engines import physical_engine
 from tasks.retrying import TRANSIENT_ONLY
 from tasks.staleness import SKIPPED
 from tasks.work import at_work
 
 
-def skip_if_unsupported(kind: BackupType, engine: str, destination: str | None) -> State[None] | None:
+def skip_if_unsupported(kind: BackupType, engine: str | None, destination: str | None) -> State[None] | None:
     """The state `Skipped` for a scheduled run of a type that this server never gives the engine; None for all others.
 
     Who asks by hand gets a full backup instead, with the reason.
@@ -27,10 +28,11 @@ def skip_if_unsupported(kind: BackupType, engine: str, destination: str | None) 
 
 
 @task(name="ask-the-server", task_run_name="does it give {kind} backups?", cache_policy=NO_CACHE, **TRANSIENT_ONLY)
-def ask_the_server(kind: BackupType, engine: str, destination: str | None) -> str | None:
+def ask_the_server(kind: BackupType, engine: str | None, destination: str | None) -> str | None:
     """Why a scheduled backup of that type is left out; None where it should be taken."""
     with at_work() as work:
-        reason = why_leave_out(work.installation, kind, engine, destination)
+        chosen = physical_engine(engine, work.installation.settings.backup.engine)
+        reason = why_leave_out(work.installation, kind, chosen, destination)
         if reason is not None:
             LOG.warning("skipped: %s", reason)
     return reason

@@ -48,5 +48,6 @@ def reconcile_report(report: ReconcileReport) -> str:
         *(("destination not read", name, why) for name, why in report.unread.items()),
         *(("scratch cluster removed", f"`{path}`", "") for path in report.removed_scratch),
         *(("temporary database dropped", f"`{name}`", "") for name in report.removed_databases),
+        *(("annotation made as storage has it", text, "") for text in report.annotations),
     ]
     return f"# Reconciling\n\n{markdown_table(('what', 'where', 'detail'), rows)}"

@@ -15,7 +15,7 @@ from tasks.asset_report import asset_report, finding_rows
 from tasks.back_up_database import back_up_database
 from tasks.backup_report import backup_report
 from tasks.drill_report import drill_report
-from tasks.engines import type_by_engine
+from tasks.engines import physical_engine, type_by_engine
 from tasks.figures import duration_text, markdown_table, size_text
 from tasks.retrying import is_worth_a_retry
 
@@ -49,6 +49,21 @@ def test_a_full_backup_by_pg_dump_is_a_logical_one() -> None:
     assert type_by_engine(BackupType.FULL, "pg_dump") is BackupType.LOGICAL
     assert type_by_engine(BackupType.FULL, "basebackup") is BackupType.FULL
     assert type_by_engine(BackupType.INCREMENTAL, "basebackup") is BackupType.INCREMENTAL
+
+
+@pytest.mark.parametrize(
+    ("asked", "configured", "chosen"),
+    [
+        (None, "basebackup", "basebackup"),
+        (None, "pgbackrest", "pgbackrest"),
+        (None, "pg_dump", "basebackup"),
+        ("basebackup", "pgbackrest", "basebackup"),
+    ],
+)
+def test_incremental_backups_go_by_the_settings_unless_that_is_a_dump(
+    asked: str | None, configured: str, chosen: str
+) -> None:
+    assert physical_engine(asked, configured) == chosen
 
 
 def test_a_backup_report_has_the_commands_with_their_variables_filled_in() -> None:
