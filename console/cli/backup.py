@@ -14,7 +14,7 @@ from tasks.restore_commands import restore_lines
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lifeboat.operations.inventory import ListedBackup
+    from lifeboat.operations.backup.inventory import ListedBackup
     from lifeboat.storage.repository import StoredBackup
 
 app = typer.Typer(no_args_is_help=True)
@@ -32,7 +32,7 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
     Exit code 3 when there is one whose manifest cannot be trusted, 1 when a destination cannot be read: then what the
     catalog knows of it is shown.
     """
-    from lifeboat.operations.inventory import list_backups
+    from lifeboat.operations.backup.inventory import list_backups
 
     inventory = list_backups(installation_of(context), destination)
     if as_json:
@@ -59,7 +59,7 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
 @app.command()
 def show(context: typer.Context, backup: BackupName, destination: Destination = None, as_json: AsJson = False) -> None:
     """Show one backup, and the commands that restore it; of a run that left none, what the catalog knows."""
-    from lifeboat.operations.selection import NoSuchBackup, find_backup
+    from lifeboat.operations.backup.selection import NoSuchBackup, find_backup
 
     repository = installation_of(context).repository(destination)
     try:
@@ -103,7 +103,7 @@ def unpin(context: typer.Context, backup: BackupName, destination: Destination =
 
 
 def _set_pinned(context: typer.Context, backup: str, destination: str | None, *, pinned: bool, as_json: bool) -> None:
-    from lifeboat.operations.pins import set_pinned
+    from lifeboat.operations.backup.pins import set_pinned
 
     manifest, changed = set_pinned(installation_of(context), backup, pinned, destination=destination)
     if as_json:
@@ -115,7 +115,7 @@ def _set_pinned(context: typer.Context, backup: str, destination: str | None, *,
 
 
 def _show_run(context: typer.Context, wanted: str, *, as_json: bool) -> bool:
-    from lifeboat.operations.selection import find_run
+    from lifeboat.operations.backup.selection import find_run
 
     row = find_run(installation_of(context), wanted)
     if row is None:
@@ -174,7 +174,9 @@ def _show(stored: "StoredBackup", location: str) -> None:
     proof = f"restored {time_text(state.verified_at)}" if state.verified and state.verified_at else "never restored"
     if state.failed_drill_at is not None and not state.verified:
         proof = f"its last restore drill failed, {time_text(state.failed_drill_at)}"
-    objects = count_text(len(manifest.objects), "object")
+    held = f"in {count_text(len(manifest.objects), 'object')} ({manifest.compression})"
+    if not manifest.objects and "repository" in manifest.details:
+        held = f"in stanza {manifest.details['stanza']} of the repository {manifest.details['repository']}"
     fields = {
         "backup": manifest.label,
         "id": manifest.id,
@@ -184,7 +186,7 @@ def _show(stored: "StoredBackup", location: str) -> None:
         "needs": manifest.parent_label,
         "started": time_text(manifest.started_at),
         "completed": time_text(manifest.completed_at),
-        "size": f"{size_text(manifest.size_bytes)} in {objects} ({manifest.compression})",
+        "size": f"{size_text(manifest.size_bytes)} {held}",
         "place": location,
         "server": server,
         "database": manifest.database,

@@ -32,6 +32,7 @@ class EngineChoice(StrEnum):
     """What to take it with."""
 
     BASEBACKUP = "basebackup"
+    PGBACKREST = "pgbackrest"
     PG_DUMP = "pg_dump"
 
 
@@ -70,7 +71,7 @@ def run(  # noqa: PLR0913 - a command has as many parameters as options
 
 
 def _refuse_impossible(type_: Type, engine: EngineChoice | None) -> None:
-    if type_ is Type.LOGICAL and engine is EngineChoice.BASEBACKUP:
+    if type_ is Type.LOGICAL and engine in {EngineChoice.BASEBACKUP, EngineChoice.PGBACKREST}:
         raise typer.BadParameter("a logical backup is taken by pg_dump")
     if type_ in {Type.DIFFERENTIAL, Type.INCREMENTAL} and engine is EngineChoice.PG_DUMP:
         raise typer.BadParameter(f"pg_dump takes no {type_} backup: leave out --engine")
@@ -94,10 +95,10 @@ def _take(
     destination: str | None,
     follower: Follower,
 ) -> "list[BackupTaken]":
+    from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
     from lifeboat.operations.export_configuration import export_configuration
-    from lifeboat.operations.take_backup import BackupOrder, take_backup
     from lifeboat.storage.manifest import BackupType
-    from tasks.engines import type_by_engine
+    from tasks.engines import physical_engine, type_by_engine
 
     set_id = uuid4()
     if type_ is Type.CONFIG:
@@ -106,10 +107,10 @@ def _take(
     def tell(progress: "Progress") -> None:
         follower.amount(progress.done_bytes, progress.total_bytes)
 
-    default = "pg_dump" if type_ is Type.LOGICAL else installation.settings.backup.engine
-    name = engine.value if engine else default
+    asked, configured = engine.value if engine else None, installation.settings.backup.engine
+    name = asked or ("pg_dump" if type_ is Type.LOGICAL else configured)
     if type_ in {Type.DIFFERENTIAL, Type.INCREMENTAL}:
-        name = EngineChoice.BASEBACKUP.value
+        name = physical_engine(asked, configured)
     order = BackupOrder(type_by_engine(BackupType(type_.value), name), name, destination, set_id)
     taken = [take_backup(installation, order, tell)]
     if type_ is Type.FULL:

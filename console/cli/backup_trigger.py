@@ -12,10 +12,11 @@ from flows.problems import FOUND_PROBLEMS
 from tasks.figures import duration_text, size_text
 
 if TYPE_CHECKING:
+    from lifeboat.operations.backup.inventory import ListedBackup
     from lifeboat.operations.installation import Installation
-    from lifeboat.operations.inventory import ListedBackup
 
 _FLOWS = {"config": "config-export"}
+_WITH_ENGINE = {"full", "differential", "incremental"}
 
 
 def trigger_backup(  # noqa: PLR0913 - the command's options
@@ -29,7 +30,7 @@ def trigger_backup(  # noqa: PLR0913 - the command's options
 ) -> None:
     """Start the deployment for this kind of backup; with `wait` follow it to its end and exit as it ended."""
     flow = _FLOWS.get(kind, f"{kind}-backup")
-    chosen = {"engine": engine if kind == "full" else None, "destination": destination}
+    chosen = {"engine": engine if kind in _WITH_ENGINE else None, "destination": destination}
     parameters = {name: value for name, value in chosen.items() if value is not None}
     seen: list[TriggeredRun] = []
 
@@ -67,7 +68,7 @@ def _show(run: TriggeredRun, taken: "Sequence[ListedBackup]") -> None:
 
 
 def _backups_of(installation: "Installation", flow_run_id: UUID) -> "list[ListedBackup]":
-    from lifeboat.operations.inventory import list_backups
+    from lifeboat.operations.backup.inventory import list_backups
 
     found = list_backups(installation, ended_limit=0).backups
     return [backup for backup in found if backup.flow_run_id == flow_run_id]

@@ -49,13 +49,19 @@ def verify(  # noqa: PLR0913 - a command has as many parameters as options
 
 
 def _check(installation: "Installation", backup: str, destination: str | None, *, as_json: bool) -> None:
-    from lifeboat.operations.integrity import check_backup
-    from lifeboat.operations.selection import find_backup
+    from lifeboat.operations.backup.integrity import check_backup
+    from lifeboat.operations.backup.selection import find_backup
+    from lifeboat.operations.pgbackrest.repository import check_in_repository
 
     repository = installation.repository(destination)
     manifest = find_backup(repository, backup).manifest
     with follow(f"checking {manifest.label}") as follower:
-        faults = check_backup(repository, manifest, follower.amount)
+        faults = check_backup(
+            repository,
+            manifest,
+            follower.amount,
+            check_elsewhere=lambda chain: check_in_repository(installation, repository, chain),
+        )
     if as_json:
         say_json({"id": manifest.id, "label": manifest.label, "sound": not faults, "faults": faults})
     elif faults:
@@ -72,8 +78,8 @@ def _check(installation: "Installation", backup: str, destination: str | None, *
 def _drill(
     installation: "Installation", backup: str, target: Target, destination: str | None, *, as_json: bool
 ) -> None:
-    from lifeboat.operations.restore_drill import DrillOrder, run_drill
-    from lifeboat.operations.selection import find_backup
+    from lifeboat.operations.backup.selection import find_backup
+    from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
 
     label = find_backup(installation.repository(destination), backup).manifest.label
     order = DrillOrder(backup=label, destination=destination, target=target.value)

@@ -48,6 +48,7 @@ def reconcile(context: typer.Context, as_json: AsJson = False) -> None:
             ([f"{row} {status}" for row, status in report.repaired], "row", "corrected"),
             (list(map(str, report.removed_scratch)), "abandoned scratch cluster", "removed"),
             (report.removed_databases, "abandoned drill database", "dropped"),
+            (report.annotations, "annotation", "made as storage has it"),
             (report.missing_in_storage, "backup", "missing in storage"),
         ):
             say(f"{count_text(len(items), noun)} {done}{_names(items)}")

@@ -33,3 +33,12 @@ def confirm_plan(plan_hash: str, approved: str | None, *, show: Callable[[], Non
     show()
     if typer.prompt(f"Type {short} to {question}", err=True).strip() != short:
         raise PlanNotConfirmed("not confirmed, so nothing was done")
+
+
+def confirm_name(name: str, approved: str | None, *, show: Callable[[], None], question: str) -> None:
+    """As `confirm_plan`, where a name stands for what is at stake; raises PlanNotConfirmed."""
+    if approved is None:
+        show()
+        approved = typer.prompt(f"Type {name} to {question}", err=True).strip()
+    if approved != name:
+        raise PlanNotConfirmed(f"{approved!r} is not {name}, so nothing was done", hint="Name what is shown.")

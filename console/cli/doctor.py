@@ -11,7 +11,7 @@ from console.cli.session import Session, session_of
 
 if TYPE_CHECKING:
     from lifeboat.errors import SettingsError
-    from lifeboat.operations.doctor_results import CheckResult
+    from lifeboat.operations.doctor.results import CheckResult
     from lifeboat.operations.installation import Installation
 
 _ORDER = ("ok", "warning", "failed", "skipped")
@@ -23,7 +23,7 @@ def command(context: typer.Context, as_json: AsJson = False) -> None:
 
     Exit code 3 when a check failed, 2 when the settings do not load; warnings alone are no fault.
     """
-    from lifeboat.operations.doctor import run_checks
+    from lifeboat.operations.doctor.run import run_checks
     from lifeboat.operations.installation import Installation
 
     start = _load(session_of(context))

@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 def plan(context: typer.Context, destination: Destination = None, as_json: AsJson = False) -> None:
     """Show what retention would keep and expire now, and why; changes nothing."""
-    from lifeboat.operations.expire import plan_retention
+    from lifeboat.operations.backup.expire import plan_retention
 
     made = plan_retention(installation_of(context), destination)
     if as_json:
@@ -39,7 +39,7 @@ def apply(
 
     A plan that is no longer true is refused.
     """
-    from lifeboat.operations.expire import apply_retention, plan_retention
+    from lifeboat.operations.backup.expire import apply_retention, plan_retention
 
     installation = installation_of(context)
     made = plan_retention(installation, destination)

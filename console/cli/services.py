@@ -7,7 +7,7 @@ from console.cli.session import installation_of
 
 
 def command(context: typer.Context) -> None:
-    """Start embedded PostgreSQL, a Prefect server, a worker and the deployments; run until Ctrl-C, then stop cleanly.
+    """Start embedded PostgreSQL, Prefect server, agent, worker and deployments; run until Ctrl-C, then stop cleanly.
 
     The first Ctrl-C lets running flows end; a second one cancels them.
     """

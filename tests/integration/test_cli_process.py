@@ -76,7 +76,9 @@ def test_the_commands_load_no_domain_before_they_run() -> None:
     assert not loaded & {"pydantic", "psycopg", "sqlalchemy", "prefect", "lifeboat.operations", "lifeboat.settings"}
 
 
-@pytest.mark.parametrize("command", ["backup list", "doctor", "retention plan", "schedule list", "wal status"])
+@pytest.mark.parametrize(
+    "command", ["backup list", "doctor", "retention plan", "schedule list", "wal status", "restore points", "note list"]
+)
 def test_commands_that_work_in_process_load_no_prefect(command: str, settings_file: Path) -> None:
     words = ["--config", str(settings_file), *command.split()]
     loaded = loaded_by(f"from console.cli.main import main\nmain({words!r})")

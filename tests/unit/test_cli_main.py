@@ -42,10 +42,12 @@ def test_every_reading_command_writes_json() -> None:
         "config": ["list", "diff", "apply", "export"],
         "assets": ["verify"],
         "retention": ["plan", "apply"],
-        "wal": ["status"],
+        "wal": ["status", "health", "verify"],
         "storage": ["status"],
         "catalog": ["migrate", "reconcile"],
         "schedule": ["list"],
+        "restore": ["points"],
+        "note": ["add", "list", "remove"],
     }
     root = typer.main.get_command(build_app())
     for name, subcommands in reading.items():
