@@ -6,7 +6,7 @@ What a step did is read back from storage and from the flow run, never from the 
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,8 @@ from uuid import UUID
 
 import tomlkit
 
-from console.cli.demo_report import Step, print_report
+from console.cli.demo_recovery import Recovery
+from console.cli.demo_report import DemoFailed, Step, print_report
 from console.cli.output import notice
 from deployments.processes import PortTaken
 from deployments.services import RunningServices, running_services
@@ -30,8 +31,7 @@ from lifeboat.demo.platform_settings import (
     demo_validation_queries,
 )
 from lifeboat.demo.studio import build_studio
-from lifeboat.errors import LifeboatError
-from lifeboat.operations.expire import plan_retention
+from lifeboat.operations.backup.expire import plan_retention
 from lifeboat.operations.installation import Installation
 from lifeboat.storage.durable import write_durably
 from lifeboat.storage.manifest import BackupType, Manifest
@@ -43,10 +43,6 @@ _PORTS_TRIED = 40
 _SETTINGS_NAME = "lifeboat.toml"
 _RUN_TIMEOUT_SECONDS = 180.0
 _KINDS = 6
-
-
-class DemoFailed(LifeboatError):
-    """A step of the demo did not do what it should."""
 
 
 def default_demo_dir() -> Path:
@@ -68,7 +64,8 @@ def run(directory: Path | None = None) -> int:
         conductor = Conductor(installation, home)
         conductor.play(services)
     settings = home / _SETTINGS_NAME
-    print_report(conductor.steps, time.monotonic() - began, settings, installation)
+    looks = conductor.recovery.looks(settings)
+    print_report(conductor.steps, time.monotonic() - began, settings, installation, looks)
     return 0 if conductor.steps and all(step.passed for step in conductor.steps) else 1
 
 
@@ -92,6 +89,10 @@ class Conductor:
     installation: Installation
     home: Path
     steps: list[Step] = field(default_factory=list)
+    recovery: Recovery = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recovery = Recovery(self.installation, self.home, self.run_flow)
 
     def play(self, services: RunningServices) -> None:
         """All steps; a failed one is in the report and ends the play."""
@@ -106,8 +107,18 @@ class Conductor:
             self._step("test restore", lambda step: self._test_restore(step, incremental))
             self._step("asset verification", self._verify_assets)
             self._step("retention", self._retention)
+            services.check()
+            self._recover()
         except DemoFailed:
             return
+
+    def _recover(self) -> None:
+        recovery = self.recovery
+        self._step("accident", recovery.accident)
+        self._step("restore points", recovery.restore_points)
+        self._step("restore preview", recovery.preview)
+        self._step("point-in-time restore", recovery.restore)
+        self._step("bring back", recovery.bring_back)
 
     def _step(self, name: str, act: "Callable[[Step], Any]") -> Any:  # noqa: ANN401 - what one step hands to the next
         notice(f"{name} …")
@@ -138,7 +149,7 @@ class Conductor:
         step.passed = summary.characters >= 200 and summary.segments >= 2000 and summary.asset_bytes >= 200 * 10**6
 
     def _full_backup(self, step: Step) -> Manifest:
-        run = self._run(step, "full-backup/full-backup")
+        run = self.run_flow(step, "full-backup/full-backup")
         database, configuration = self._set_of(run)
         self._judge_backup(step, database, BackupType.FULL)
         step.size_bytes += configuration.manifest.size_bytes
@@ -156,7 +167,7 @@ class Conductor:
         return changes
 
     def _incremental(self, step: Step, full: Manifest, changes: StudioChanges) -> str:
-        run = self._run(step, "incremental-backup/incremental-backup")
+        run = self.run_flow(step, "incremental-backup/incremental-backup")
         backup = self._backups_of(run.id)[0]
         self._judge_backup(step, backup, BackupType.INCREMENTAL)
         rows_before, rows_now = (_rows(manifest, "studio.segments") for manifest in (full, backup.manifest))
@@ -167,7 +178,7 @@ class Conductor:
         return backup.manifest.label
 
     def _config_export(self, step: Step) -> None:
-        run = self._run(step, "config-export/config-export")
+        run = self.run_flow(step, "config-export/config-export")
         (backup,) = self._backups_of(run.id)
         step.size_bytes = backup.manifest.size_bytes
         repository = self.installation.repository()
@@ -178,7 +189,7 @@ class Conductor:
         step.passed = len(platform) == _KINDS and all(platform.values())
 
     def _test_restore(self, step: Step, expected: str) -> None:
-        run = self._run(step, "test-restore/test-restore")
+        run = self.run_flow(step, "test-restore/test-restore")
         repository = self.installation.repository()
         events = [(label, event) for label in repository.labels() for event in repository.events(label)]
         ours = [(label, event) for label, event in events if event.detail.get("drill") == str(run.id)]
@@ -195,7 +206,7 @@ class Conductor:
     def _verify_assets(self, step: Step) -> None:
         undo_damage(self.home / "studio")
         damage = damage_assets(self.installation.source.dsn, self.home / "studio")
-        run = self._run(step, "asset-verification/asset-verification", expected="FoundProblems")
+        run = self.run_flow(step, "asset-verification/asset-verification", expected="FoundProblems")
         rows = self.installation.catalog.findings.list_open(limit=50).rows
         found = {(str(row.finding), row.path) for row in rows}
         wanted = {("corrupt", damage.corrupted.path), ("missing", damage.removed.path)}
@@ -209,7 +220,7 @@ class Conductor:
     def _retention(self, step: Step) -> None:
         before = self.installation.repository().labels()
         planned = sorted(decision.candidate.label for decision in plan_retention(self.installation).expired)
-        self._run(step, "retention/retention")
+        self.run_flow(step, "retention/retention")
         after = self.installation.repository().labels()
         gone = [label for label in before if label not in after]
         step.size_bytes = 0
@@ -219,8 +230,11 @@ class Conductor:
         if not step.passed:
             step.fail(f"planned to expire {planned}, expired {gone}, verified {[v.manifest.label for v in verified]}")
 
-    def _run(self, step: Step, name: str, *, expected: str = "Completed") -> TriggeredRun:
-        run = trigger(self.installation, name, timeout_seconds=_RUN_TIMEOUT_SECONDS)
+    def run_flow(
+        self, step: Step, name: str, parameters: Mapping[str, Any] | None = None, *, expected: str = "Completed"
+    ) -> TriggeredRun:
+        """Run a deployment to its end, as a person would in Prefect; raises DemoFailed unless it ends as expected."""
+        run = trigger(self.installation, name, parameters, timeout_seconds=_RUN_TIMEOUT_SECONDS)
         step.url = run.url
         if run.state_name != expected:
             raise DemoFailed(f"the flow run {run.name} is {run.state_name}: {run.message}", hint=f"Look at {run.url}")
@@ -270,6 +284,7 @@ def _write_settings(home: Path, port: int) -> Path:
         "platform": {"cluster": "studio", "embedded": True, "database": "studio"},
         "destinations": {"primary": {"path": str(home / "backups"), "minimum_free_bytes": 64 * 1024 * 1024}},
         "wal": {"minimum_free_bytes": 64 * 1024 * 1024},
+        "agent": {"heartbeat_seconds": 1, "observe_seconds": 5},
         "prefect": {"port": port, "worker_poll_seconds": 1},
         "retention": {"keep_last": 1, "keep_days": 0},
         "configuration": {"search_path": ["studio"], "sections": demo_configuration_sections(studio)},

@@ -1,5 +1,6 @@
 """What the demo shows at its end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lifeboat.errors import LifeboatError
 from lifeboat.operations.installation import Installation
 
 _WIDTH_WITHOUT_TERMINAL = 150
 _UNITS = ("B", "kB", "MB", "GB")
+
+
+class DemoFailed(LifeboatError):
+    """A step of the demo did not do what it should."""
 
 
 @dataclass
@@ -30,8 +36,10 @@ class Step:
         self.passed, self.evidence = False, why
 
 
-def print_report(steps: list[Step], total_seconds: float, settings: Path, installation: Installation) -> None:
-    """The table of steps and where to look next."""
+def print_report(
+    steps: list[Step], total_seconds: float, settings: Path, installation: Installation, looks: Sequence[str] = ()
+) -> None:
+    """The table of steps and where to look next; `looks` are lines on what the demo left behind."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_WITHOUT_TERMINAL)
@@ -55,6 +63,8 @@ def print_report(steps: list[Step], total_seconds: float, settings: Path, instal
     console.print(
         f"  backups: {installation.destination().describe()}/{installation.settings.platform.cluster}", soft_wrap=True
     )
+    for line in looks:
+        console.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def size_text(size_bytes: int) -> str:

@@ -22,7 +22,7 @@ def main() -> int:
     printed = done.stdout.split("\nThe demo has stopped")[0]
     console.print(Text.from_ansi(printed))
     # Rich's own template fetches a font from elsewhere: a picture in a repository must not.
-    template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    template = re.sub(r"@font-face \{\{.*?\}\}\s*|\s*<!--.*?-->", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     sys.stdout.write(console.export_svg(title="make demo", code_format=template))
     return done.returncode
 

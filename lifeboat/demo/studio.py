@@ -18,7 +18,7 @@ from lifeboat.demo.rows import create_schema, fill
 from lifeboat.demo.scripts import HOOK_SCRIPTS
 from lifeboat.demo.summary import StudioSummary, read_summary
 from lifeboat.errors import PermanentError
-from lifeboat.postgres.connections import connect
+from lifeboat.postgres.connections import ConnectionInfo, connect
 
 _MARKER = "studio.json"
 _COMMENT = "Lifeboat's reference studio, build "
@@ -34,7 +34,7 @@ class StudioConflict(PermanentError):
 
 
 def build_studio(  # noqa: PLR0913 - the sizes of one studio
-    dsn: str,
+    dsn: str | ConnectionInfo,
     root: Path,
     *,
     characters: int = 200,
@@ -76,7 +76,7 @@ def _build(
 ) -> None:
     build = uuid.uuid4().hex
     _clear(root)
-    write_file(root / _MARKER, json.dumps({"build": None}).encode())
+    declare_incomplete(root)
     scripts = {script.path: write_script(root, script) for script in HOOK_SCRIPTS}
     checksums: dict[int, str] = {}
     for number, asset in enumerate(plan.assets):
@@ -87,8 +87,18 @@ def _build(
     create_schema(connection, datetime.now(UTC))
     fill(connection, plan, checksums, scripts)
     connection.execute(sql.SQL("COMMENT ON SCHEMA studio IS {}").format(_COMMENT + build))
-    write_file(root / _MARKER, json.dumps({"build": build}).encode())
+    declare_complete(connection, root)
     on_progress("rows", 1, 1)
+
+
+def declare_incomplete(root: Path) -> None:
+    """Say that rows and files at `root` do not belong together now: the next build_studio makes both anew."""
+    write_file(root / _MARKER, json.dumps({"build": None}).encode())
+
+
+def declare_complete(connection: psycopg.Connection[Any], root: Path) -> None:
+    """Say that the files at `root` belong to the studio in the database."""
+    write_file(root / _MARKER, json.dumps({"build": _build_in_database(connection)}).encode())
 
 
 def _build_in_database(connection: psycopg.Connection[Any]) -> str | None:

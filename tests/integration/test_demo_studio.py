@@ -13,6 +13,8 @@ import pytest
 from psycopg import sql
 
 from lifeboat.assets.integrity import check_assets
+from lifeboat.commands import CommandFailed
+from lifeboat.demo.accident import DROPPED, EMPTIED, bring_back, cause_accident, content_of, edit_a_character
 from lifeboat.demo.changes import change_studio
 from lifeboat.demo.damage import damage_assets
 from lifeboat.demo.platform_settings import (
@@ -24,6 +26,8 @@ from lifeboat.demo.studio import StudioConflict, build_studio
 from lifeboat.demo.summary import StudioSummary
 from lifeboat.errors import PermanentError
 from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.cluster import Cluster
+from lifeboat.postgres.connections import ConnectionInfo
 from lifeboat.postgres.embedded import EmbeddedServer
 from lifeboat.settings.assets import AssetSettings
 from lifeboat.settings.configuration import ConfigurationSettings
@@ -41,6 +45,11 @@ def studio(fresh_database: str, tmp_path: Path) -> StudioSummary:
 def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         return connection.execute(text).fetchall()
+
+
+def run(dsn: str, text: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(text)
 
 
 def listing(root: Path) -> dict[str, tuple[int, str]]:
@@ -244,6 +253,47 @@ def test_damage_needs_something_sound(fresh_database: str, studio: StudioSummary
 
     with pytest.raises(PermanentError, match="no two sound final videos"):
         damage_assets(fresh_database, tmp_path)
+
+
+def test_the_accident_takes_what_it_says_and_all_of_it_comes_back(
+    fresh_database: str, embedded_cluster: Cluster, studio: StudioSummary, tmp_path: Path
+) -> None:
+    edited_at = edit_a_character(fresh_database)
+    before = content_of(fresh_database)
+    assert before[EMPTIED].rows == studio.segments
+    name = ConnectionInfo.parse(fresh_database).database
+    run(embedded_cluster.dsn(), f'CREATE DATABASE "{name}_then" TEMPLATE "{name}"')
+    then, live = (ConnectionInfo.parse(fresh_database).with_database(f"{name}{end}") for end in ("_then", ""))
+    try:
+        accident = cause_accident(fresh_database, tmp_path)
+        assert edited_at < accident.began_at < accident.ended_at
+        assert query(fresh_database, "SELECT count(*) FROM studio.render_events") == [(0,)]
+        assert query(fresh_database, f"SELECT to_regclass('{DROPPED}')") == [(None,)]
+        dump = tmp_path / "studio.sql"
+        bring_back(embedded_cluster.tools, then, live, dump, tmp_path)
+    finally:
+        run(embedded_cluster.dsn(), f'DROP DATABASE "{name}_then"')
+    assert not dump.exists()
+    assert content_of(fresh_database) == before
+    again = build_studio(fresh_database, tmp_path, **SMALL)
+    assert not again.built
+    assert (again.characters, again.approved_segments) == (studio.characters, studio.approved_segments)
+    for each in demo_validation_queries():
+        assert query(fresh_database, each["sql"]), each["name"]
+    assert query(fresh_database, "SELECT count(*) FROM studio.approved_segments") == [(studio.approved_segments,)]
+
+
+def test_what_cannot_be_brought_back_leaves_the_live_database_alone(
+    fresh_database: str, embedded_cluster: Cluster, studio: StudioSummary, tmp_path: Path
+) -> None:
+    empty, live = ConnectionInfo.parse(embedded_cluster.dsn()), ConnectionInfo.parse(fresh_database)
+    cause_accident(fresh_database, tmp_path)
+    with pytest.raises(CommandFailed, match="no matching schemas"):
+        bring_back(embedded_cluster.tools, empty, live, tmp_path / "studio.sql", tmp_path)
+    assert not (tmp_path / "studio.sql").exists()
+    assert query(fresh_database, "SELECT count(*) FROM studio.users") == [(studio.users,)]
+    # Until it is brought back the studio counts as broken, and is made anew.
+    assert build_studio(fresh_database, tmp_path, **SMALL).built
 
 
 def test_the_settings_are_valid_and_true(fresh_database: str, studio: StudioSummary, tmp_path: Path) -> None:
