@@ -17,11 +17,11 @@ import pytest
 from pydantic import SecretStr
 
 from lifeboat.engines.engine import EngineFailed
+from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
+from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.export_configuration import export_configuration
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.reconcile import reconcile
-from lifeboat.operations.restore_drill import DrillOrder, run_drill
-from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import AuthenticationFailed, SourceUnavailable, connect
 from lifeboat.postgres.folders import give_to

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
+from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.restore_drill import DrillOrder, run_drill
-from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.binaries import PgTools, find_embedded_bin_dir
 from lifeboat.postgres.folders import give_to
 from lifeboat.storage.manifest import BackupType

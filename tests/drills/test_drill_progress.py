@@ -5,10 +5,10 @@ import time
 import pytest
 
 from lifeboat.engines.engine import Progress
+from lifeboat.operations.backup.integrity import check_backup
+from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
+from lifeboat.operations.drill.restore_drill import DrillOrder, Phases, run_drill
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.integrity import check_backup
-from lifeboat.operations.restore_drill import DrillOrder, Phases, run_drill
-from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.storage.manifest import BackupType
 from tasks.drill_progress import PHASE_STARTS
 

@@ -24,12 +24,12 @@ from lifeboat.postgres.connections import SourceUnavailable, connect
 from lifeboat.postgres.postmaster import processes_in
 from lifeboat.storage.manifest import BackupType
 from tasks.flow_runs import crash_zombies
+from tests.support.network import free_port
 from tests.support.prefect import (
     SLOW,
     Services,
     backing_up,
     flow_process,
-    free_port,
     prefect_cli,
     services,
     to_toml,

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import tomlkit
 
+from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
+from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.reconcile import reconcile
-from lifeboat.operations.restore_drill import DrillOrder, run_drill
-from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.connections import connect
 from lifeboat.storage.manifest import BackupType
 

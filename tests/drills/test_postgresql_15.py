@@ -14,9 +14,9 @@ from deployments.api import prefect_api
 from deployments.triggering import TriggeredRun
 from lifeboat.catalog.store import BackupRow
 from lifeboat.engines.pg_dump import PgDumpEngine
+from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
+from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.restore_drill import DrillOrder, run_drill
-from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.operations.unsupported import why_leave_out
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.storage.manifest import BackupType, Manifest

@@ -9,11 +9,11 @@ import pytest
 from psycopg import sql
 
 from lifeboat.errors import SettingsError
+from lifeboat.operations.backup.integrity import check_backup
+from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
+from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.integrity import check_backup
 from lifeboat.operations.reconcile import reconcile
-from lifeboat.operations.restore_drill import DrillOrder, run_drill
-from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.connections import ConnectionInfo, SourceUnavailable, connect
 from lifeboat.postgres.folders import give_to
 from lifeboat.settings.drills import ValidationQuery

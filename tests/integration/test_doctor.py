@@ -11,10 +11,10 @@ from psycopg import sql
 
 from lifeboat.catalog.migrate import migrate
 from lifeboat.errors import SettingsError
-from lifeboat.operations.doctor import CheckResult, CheckStatus, run_checks
-from lifeboat.operations.doctor_server import check_clock
-from lifeboat.operations.doctor_source import read_source
-from lifeboat.operations.doctor_storage import check_drill
+from lifeboat.operations.doctor.run import CheckResult, CheckStatus, run_checks
+from lifeboat.operations.doctor.server import check_clock
+from lifeboat.operations.doctor.source import read_source
+from lifeboat.operations.doctor.storage import check_drill
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.cluster import Cluster

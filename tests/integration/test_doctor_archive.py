@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lifeboat.errors import SettingsError
-from lifeboat.operations.archive_setup import set_up_archiving
-from lifeboat.operations.doctor import CheckResult, CheckStatus, run_checks
-from lifeboat.operations.doctor_archive import Call, check_archiver, check_archiving, parse_call, segments_behind
-from lifeboat.operations.doctor_source import Archiver, read_source
+from lifeboat.operations.doctor.archive import Call, check_archiver, check_archiving, parse_call, segments_behind
+from lifeboat.operations.doctor.run import CheckResult, CheckStatus, run_checks
+from lifeboat.operations.doctor.source import Archiver, read_source
 from lifeboat.operations.installation import Installation
+from lifeboat.operations.wal.archive_setup import set_up_archiving
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import connect
 from lifeboat.settings.root import Settings
@@ -93,9 +93,9 @@ def test_what_breaks_later_is_found(outside: Installation, each_stopped_cluster:
     archive.chmod(0o000)
     closed = examine(outside)["archiving"]
     archive.chmod(0o750)
-    setup.installed.program.chmod(0o000)
+    setup.program.chmod(0o000)
     unreadable = examine(outside)["archiving"]
-    setup.installed.program.chmod(0o644)
+    setup.program.chmod(0o644)
     if os.geteuid() == 0:
         assert closed.status is CheckStatus.FAILED
         assert unreadable.status is CheckStatus.FAILED
@@ -104,6 +104,21 @@ def test_what_breaks_later_is_found(outside: Installation, each_stopped_cluster:
     run_statements(outside.source.dsn, ["ALTER SYSTEM SET archive_command = 'cp %p /x'", "SELECT pg_reload_conf()"])
     foreign = _until_not(outside, CheckStatus.OK)
     assert "which is not Lifeboat's" in foreign.detail
+
+
+def test_a_receiver_is_a_way_to_archive_and_needs_archive_timeout_too(outside: Installation) -> None:
+    wal = outside.settings.wal.model_copy(update={"receive": True})
+    receiving = Installation(outside.settings.model_copy(update={"wal": wal}))
+    before = examine(receiving)
+    run_statements(outside.source.dsn, ["ALTER SYSTEM SET archive_timeout = '30s'", "SELECT pg_reload_conf()"])
+    assert (before["archiving"].status, before["archive_timeout"].status) == (CheckStatus.OK, CheckStatus.WARNING)
+    assert "lifeboat wal receive" in before["archiving"].detail
+    assert "archive_timeout = '30s'" in str(before["archive_timeout"].fix)
+    for _ in range(50):
+        if "archive_timeout" not in examine(receiving):
+            break
+    else:
+        raise AssertionError("the warning stays")
 
 
 def test_the_embedded_server_sets_itself_up(outside: Installation, installation: Installation) -> None:

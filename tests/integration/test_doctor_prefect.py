@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from lifeboat.operations.deployment_owner import DeploymentOwner
-from lifeboat.operations.doctor_prefect import check_prefect
-from lifeboat.operations.doctor_results import CheckStatus
+from lifeboat.operations.doctor.prefect import check_prefect
+from lifeboat.operations.doctor.results import CheckStatus
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.prefect_api import NoWorker, PrefectRefused, PrefectSilent, ask, online_workers
 from lifeboat.settings.root import Settings

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.operations.expire import apply_retention, plan_retention
+from lifeboat.operations.backup.expire import apply_retention, plan_retention
+from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
+from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.export_configuration import export_configuration
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.leases import DestinationBusy, lease, writing_lock
 from lifeboat.operations.reconcile import reconcile
-from lifeboat.operations.restore_drill import DrillOrder, run_drill
-from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.retention.expiry import PlanOutdated
 from lifeboat.settings.retention import RetentionSettings
 from lifeboat.storage.events import Event, EventKind

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from lifeboat.configuration.diff import diff
+from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
 from lifeboat.operations.configuration_archives import load_archive
 from lifeboat.operations.export_configuration import export_configuration
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.live_configuration import read_live
-from lifeboat.operations.take_backup import BackupOrder, take_backup
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import connect
 from lifeboat.postgres.folders import account_ids, give_tree_to

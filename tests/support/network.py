@@ -1,5 +1,6 @@
 """Ports and proxies for tests."""
 
+import secrets
 import socket
 import struct
 import threading
@@ -11,10 +12,12 @@ _KEY_DATA = b"K"
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that is free now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A TCP port on 127.0.0.1 that is free now; below those that the kernel gives to connections meanwhile."""
+    while True:
+        port = secrets.choice(range(20_000, 32_000))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

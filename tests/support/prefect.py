@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -26,19 +25,13 @@ from lifeboat.operations.installation import Installation
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import connect
 from tests.support.installation import SAMPLE
+from tests.support.network import free_port
 from tests.support.postgres import reachable_dir, spare_the_disk
 
 T = TypeVar("T")
 WEEKLY = "full-backup/full-backup"
 RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 SLOW = {"basebackup": {"max_rate_kilobytes_per_second": 3072, "compression_level": 0}}
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def to_toml(values: Mapping[str, Any]) -> str:

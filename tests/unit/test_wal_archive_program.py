@@ -315,3 +315,17 @@ def test_two_versions_of_a_segment_are_no_answer(archive: ArchiveForTest) -> Non
     (stored.parent / f"{NAME}-{'0' * 64}.gz").write_bytes(stored.read_bytes())
     with pytest.raises(ArchiveError, match="different versions"):
         fetch(archive.program_config, str(archive.work / "out"), NAME)
+
+
+def test_a_lost_history_is_no_answer_where_its_timeline_is_there(archive: ArchiveForTest) -> None:
+    """Recovery would end on the older timeline, or a promotion take its number again."""
+    segment, target = f"00000003{NAME[8:]}", str(archive.work / "out")
+    push(archive.program_config, archive.source(segment, make_segment(segment)), segment)
+    with pytest.raises(ArchiveError, match="missing while segments of its timeline are there"):
+        fetch(archive.program_config, target, "00000003.history")
+    # A server asks for the next timeline as long as there is one; the first has no history.
+    first = f"00000001{NAME[8:]}"
+    push(archive.program_config, archive.source(first, make_segment(first)), first)
+    for absent in ("00000001.history", "00000002.history", "00000004.history"):
+        with pytest.raises(Absent):
+            fetch(archive.program_config, target, absent)

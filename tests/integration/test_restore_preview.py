@@ -1,0 +1,355 @@
+"""The quick preview: what it says of accidents, of size, time and needs, and what it refuses."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import tomlkit
+from pydantic import SecretStr
+
+from console.cli.main import main
+from lifeboat.catalog.migrate import migrate
+from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
+from lifeboat.operations.installation import Installation
+from lifeboat.operations.preview.quick import PreviewOrder, RestorePreview, preview_restore
+from lifeboat.operations.restore.results import RestoreOrder, RestoreTo
+from lifeboat.operations.restore.run import run_restore
+from lifeboat.operations.wal.index import index_wal
+from lifeboat.postgres.binaries import PgTools
+from lifeboat.recovery.planning import TargetRefused
+from lifeboat.recovery.targets import RecoveryTarget, TargetKind
+from lifeboat.recovery.undoing import Change
+from lifeboat.settings.loading import CONFIG_VARIABLE
+from lifeboat.storage.manifest import BackupType
+from lifeboat.wal.activity.index import IndexProgress
+from tasks.preview_report import preview_report
+from tests.support.postgres import reachable_dir
+from tests.support.recovery import RecoveryLab, make_lab
+
+
+@pytest.fixture(scope="module")
+def lab(each_pg_tools: PgTools) -> Iterator[RecoveryLab]:
+    """A server that archives, with a full backup and changes behind it."""
+    with reachable_dir() as root:
+        made = make_lab(each_pg_tools, root)
+        migrate(made.installation.catalog_connection)
+        made.run(
+            "CREATE TABLE public.doomed AS SELECT g AS id FROM generate_series(1, 700) g",
+            "CREATE TABLE public.emptied AS SELECT g AS id FROM generate_series(1, 300) g",
+            "CREATE TABLE public.packed AS SELECT g AS id FROM generate_series(1, 90) g",
+        )
+        made.back_up(BackupType.FULL)
+        made.switch()
+        index_wal(made.installation)
+        yield made
+        made.cluster.stop()
+
+
+def preview_at(lab: RecoveryLab, at: datetime) -> RestorePreview:
+    return preview_restore(lab.installation, PreviewOrder(RecoveryTarget(TargetKind.TIME, at=at)))
+
+
+def counts(preview: RestorePreview) -> dict[str, tuple[int, int, int]]:
+    return {item.table: (item.inserted_rows, item.updated_rows, item.deleted_rows) for item in preview.tables}
+
+
+def test_every_accident_is_named_and_counted(lab: RecoveryLab) -> None:
+    lab.run(
+        "INSERT INTO public.doomed SELECT g FROM generate_series(701, 750) g",
+        "DELETE FROM public.emptied WHERE id <= 20",
+    )
+    at = lab.moment()
+    lab.run(
+        "DELETE FROM public.segments WHERE id > 100",
+        "UPDATE public.segments SET title = 'x' WHERE id BETWEEN 51 AND 57",
+        "INSERT INTO public.doomed VALUES (-1), (-2), (-3)",
+        "DROP TABLE public.doomed",
+        "TRUNCATE public.emptied",
+        "INSERT INTO public.emptied VALUES (1), (2)",
+        "VACUUM FULL public.packed",
+        "CREATE TABLE public.brought (a int)",
+        "CREATE TABLE public.brief (a int)",
+        "ALTER TABLE public.notes ADD COLUMN more text",
+    )
+    index_wal(lab.installation)  # brief is observed
+    lab.run("DROP TABLE public.brief")
+    lab.switch()
+    found = preview_at(lab, at)
+    assert found.exact, found.doubts
+    tables = {item.table: item for item in found.tables}
+    assert counts(found)["public.segments"] == (0, 7, 1900)
+    assert not tables["public.segments"].estimated
+    assert (tables["public.doomed"].events, tables["public.doomed"].rows_at_target) == (("drop",), 750)
+    assert counts(found)["public.doomed"] == (3, 0, 0)
+    assert (tables["public.emptied"].events, tables["public.emptied"].rows_at_target) == (("truncate",), 280)
+    assert counts(found)["public.emptied"] == (2, 0, 0)
+    assert (tables["public.packed"].events, tables["public.packed"].rows_at_target) == (("rewrite",), 90)
+    assert all(tables[name].estimated for name in ("public.doomed", "public.emptied", "public.packed"))
+    changes = {item.name: item.change for item in found.objects}
+    assert changes == {
+        "public.doomed": Change.COMES_BACK,
+        "public.brought": Change.GOES,
+        "public.notes": Change.CHANGES_BACK,
+    }
+    assert "DELETE of 1,900 rows from public.segments" in [event.text for event in found.events]
+    lost = found.transactions
+    assert lost is not None
+    assert lost.count >= 11
+    assert lost.first_at is not None
+    assert lost.first_at > at
+    page = preview_report(found)
+    assert "about 750 (estimated)" in page
+    assert "| public.doomed | postgres | comes back | drop |" in page
+
+
+def test_a_table_made_since_the_backup_is_counted_from_its_beginning(lab: RecoveryLab) -> None:
+    lab.run("CREATE TABLE public.late (a int)", "INSERT INTO public.late SELECT generate_series(1, 40)")
+    lab.switch()
+    index_wal(lab.installation)
+    lab.run("TRUNCATE public.late", "INSERT INTO public.late SELECT generate_series(1, 11)")
+    at = lab.moment()
+    index_wal(lab.installation)  # its newest file is observed
+    lab.run("INSERT INTO public.late VALUES (1)", "DROP TABLE public.late")
+    lab.switch()
+    (late,) = [item for item in preview_at(lab, at).tables if item.table == "public.late"]
+    assert (late.inserted_rows, late.estimated, late.rows_at_target) == (1, True, 11)
+
+
+def test_size_needs_and_time(lab: RecoveryLab) -> None:
+    at = lab.moment()
+    lab.run("UPDATE public.segments SET approved = true WHERE id = 1")
+    lab.switch()
+    before = preview_at(lab, at)
+    assert before.time.seconds is None
+    assert "restore files" in before.time.not_measured
+    assert run_drill(lab.installation, DrillOrder()).passed
+    found = preview_at(lab, at)
+    (manifest,) = [lab.installation.repository().manifest(label) for label in found.chain]
+    assert found.size.backups_bytes == manifest.size_bytes
+    assert found.size.wal_segments >= 1
+    assert 0 < found.size.wal_stored_bytes < found.size.wal_bytes
+    assert found.needs.disk_bytes >= manifest.size_bytes
+    assert found.needs.postgresql == manifest.pg_version
+    assert "plpgsql" in found.needs.extensions
+    assert found.needs.problems == ()
+    assert found.time.seconds is not None
+    assert found.time.phases["restore files"] > 0
+    assert found.time.not_measured == ("replay",)
+
+
+def test_nothing_committed_since_is_nothing_undone(lab: RecoveryLab) -> None:
+    lab.run("UPDATE public.segments SET approved = false WHERE id = 1")
+    at = lab.moment()
+    lab.run("SELECT pg_logical_emit_message(true, 'lab', 'only a commit')")
+    lab.switch()
+    found = preview_at(lab, at)
+    assert found.tables == ()
+    assert found.transactions is not None
+    assert found.transactions.count == 0
+
+
+def test_what_the_index_has_not_read_is_a_doubt(lab: RecoveryLab) -> None:
+    at = lab.moment()
+    lab.run("UPDATE public.segments SET approved = true WHERE id = 2")
+    lab.switch()
+    index_wal(lab.installation)
+    lab.run("UPDATE public.segments SET approved = true WHERE id = 4")
+    lab.switch()
+    # It ends behind the target, and all that it has read is counted right: only the archive knows of more.
+    target = RecoveryTarget(TargetKind.TIME, at=at)
+    old = preview_restore(lab.installation, PreviewOrder(target, update_index=False))
+    assert not old.exact
+    assert "is not counted" in " ".join(old.doubts)
+    assert preview_at(lab, at).exact
+    assert preview_restore(lab.installation, PreviewOrder(target, update_index=False)).exact
+
+
+def test_an_update_that_fails_is_a_doubt(lab: RecoveryLab) -> None:
+    at = lab.moment()
+    lab.run("UPDATE public.segments SET approved = true WHERE id = 3")
+    lab.switch()
+    found: list[RestorePreview] = []
+
+    def preview_meanwhile(progress: IndexProgress) -> None:
+        if not found:
+            found.append(preview_at(lab, at))
+
+    index_wal(lab.installation, on_progress=preview_meanwhile)
+    assert not found[0].exact
+    assert "another run" in " ".join(found[0].doubts)
+    assert preview_at(lab, at).exact
+
+
+def test_a_gap_behind_the_target_is_a_doubt(pg_tools: PgTools) -> None:
+    with reachable_dir() as root:
+        lab = make_lab(pg_tools, root)
+        migrate(lab.installation.catalog_connection)
+        lab.back_up(BackupType.FULL)
+        lab.commit(1)
+        lab.switch()
+        at = lab.moment()
+        lab.run("INSERT INTO public.notes VALUES (1, 'x')")
+        lab.switch()
+        lab.run("DELETE FROM public.segments WHERE id <= 500")
+        lost = lab.switch()
+        lab.run("INSERT INTO public.notes VALUES (2, 'x')")
+        lab.switch()
+        lab.stored(lost).unlink()
+        found = preview_at(lab, at)
+        assert not found.exact
+        assert lost in " ".join(found.doubts)
+        assert lost in preview_report(found)
+        # The index goes on behind the gap; what lay in it stays unknown for moments before it, and only for those.
+        lab.back_up(BackupType.FULL)
+        later = lab.moment()
+        lab.run("INSERT INTO public.notes VALUES (3, 'x')")
+        lab.switch()
+        assert not preview_at(lab, at).exact
+        assert preview_at(lab, later).exact, preview_at(lab, later).doubts
+        lab.cluster.stop()
+
+
+def test_another_timeline_than_the_current_one_is_a_doubt(pg_tools: PgTools) -> None:
+    with reachable_dir() as root:
+        lab = make_lab(pg_tools, root)
+        migrate(lab.installation.catalog_connection)
+        lab.back_up(BackupType.FULL)
+        first = lab.moment()
+        lab.run("INSERT INTO public.notes SELECT g, 'dead' FROM generate_series(1, 100) g")
+        left = lab.moment()
+        lab.commit(1)
+        lab.switch()
+        order = RestoreOrder(
+            RecoveryTarget(TargetKind.TIME, at=first),
+            RestoreTo.parse("in-place"),
+            data_dir=lab.cluster.data_dir,
+            stop_server=True,
+        )
+        assert run_restore(lab.installation, order).new_timeline == 2
+        lab.cluster.start()
+        before = lab.moment()
+        lab.run("INSERT INTO public.notes SELECT g, 'alive' FROM generate_series(1, 7) g")
+        lab.switch()
+        # It brings 100 rows back and takes 7 away; counted are those that were committed behind it on timeline 1.
+        found = preview_restore(lab.installation, PreviewOrder(RecoveryTarget(TargetKind.TIME, at=left, timeline=1)))
+        assert not found.exact
+        assert "the server is on timeline 2, the target on timeline 1" in found.doubts[0]
+        assert "`--deep`" in preview_report(found)
+        assert preview_at(lab, before).exact, preview_at(lab, before).doubts
+        assert counts(preview_at(lab, before))["public.notes"] == (7, 0, 0)
+        lab.cluster.stop()
+
+
+@pytest.fixture
+def configured(lab: RecoveryLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecoveryLab:
+    """The lab with its settings in a file that commands read."""
+    given = lab.installation.settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    given["platform"]["dsn"] = lab.cluster.dsn()
+    path = tmp_path / "lifeboat.toml"
+    path.write_text(tomlkit.dumps(given))
+    path.chmod(0o600)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(path))
+    return lab
+
+
+def test_the_command(configured: RecoveryLab, capsys: pytest.CaptureFixture[str]) -> None:
+    at = configured.moment()
+    configured.run("DELETE FROM public.segments WHERE id <= 5")
+    configured.switch()
+    assert main(["restore", "preview", "--at", at.isoformat(), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["exact"]
+    assert [(item["table"], item["deleted_rows"]) for item in told["tables"]] == [("public.segments", 5)]
+    assert main(["restore", "preview", "--at", at.isoformat(), "--no-index"]) == 0
+    shown = capsys.readouterr()
+    assert "public.segments" in shown.out
+    assert "transactions lost" in shown.out
+
+
+def test_bad_targets_are_refused_with_the_nearest_moment(
+    configured: RecoveryLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configured.switch()
+    now = configured.moment()
+    with pytest.raises(TargetRefused) as early:
+        preview_at(configured, now - timedelta(days=9))
+    assert early.value.later is not None
+    with pytest.raises(TargetRefused) as future:
+        preview_at(configured, now + timedelta(days=9))
+    assert future.value.earlier is not None
+    assert main(["restore", "preview", "--at", (now + timedelta(days=9)).isoformat()]) == 1
+    assert "The nearest moment that can be had is" in capsys.readouterr().err
+    assert main(["restore", "preview", "--at", "the other day"]) == 2
+
+
+def test_without_a_catalog_the_plan_is_still_there(lab: RecoveryLab) -> None:
+    at = lab.moment()
+    lab.run("DELETE FROM public.segments WHERE id = 50")
+    lab.switch()
+    settings = lab.installation.settings
+    nowhere = settings.catalog.model_copy(update={"dsn": SecretStr(f"host={lab.root} dbname=nowhere")})
+    blind = Installation(settings.model_copy(update={"catalog": nowhere}))
+    found = preview_restore(blind, PreviewOrder(RecoveryTarget(TargetKind.TIME, at=at)))
+    assert found.label == preview_at(lab, at).label
+    assert not found.exact
+    assert found.transactions is None
+    assert "not known" in preview_report(found)
+
+
+def test_rows_of_the_minute_of_the_backup_are_counted_once(pg_tools: PgTools) -> None:
+    with reachable_dir() as root:
+        lab = make_lab(pg_tools, root)
+        migrate(lab.installation.catalog_connection)
+        lab.back_up(BackupType.FULL)
+        for _ in range(5):
+            lab.run("CREATE TABLE public.young AS SELECT generate_series(1, 12) AS id")
+            lab.switch()
+            label = lab.back_up(BackupType.FULL)
+            taken = lab.installation.repository().manifest(label).fingerprint
+            assert taken is not None
+            lab.run("INSERT INTO public.young VALUES (13)")
+            at = lab.moment()
+            if at.minute == taken.taken_at.minute and taken.taken_at.second > 2:
+                break
+            lab.run("DROP TABLE public.young")  # the minute changed meanwhile: it says nothing
+        lab.run("DROP TABLE public.young")
+        lab.switch()
+        (found,) = [item for item in preview_at(lab, at).tables if item.table == "public.young"]
+        assert (found.estimated, found.rows_at_target) == (True, 13)
+        lab.cluster.stop()
+
+
+def test_a_table_made_anew_under_the_name_of_a_counted_one_has_its_own_rows(lab: RecoveryLab) -> None:
+    lab.run("CREATE TABLE public.again AS SELECT generate_series(1, 30) AS id")
+    lab.back_up(BackupType.FULL)
+    lab.run("DROP TABLE public.again", "CREATE TABLE public.again AS SELECT generate_series(1, 7) AS id")
+    at = lab.moment()
+    index_wal(lab.installation)  # its name is observed
+    lab.run("DROP TABLE public.again")
+    lab.switch()
+    (found,) = [item for item in preview_at(lab, at).tables if item.table == "public.again"]
+    assert (found.estimated, found.rows_at_target) == (True, 7)
+
+
+def test_a_table_whose_first_rows_are_counted_no_more_is_not_estimated(pg_tools: PgTools) -> None:
+    with reachable_dir() as root:
+        lab = make_lab(pg_tools, root)
+        migrate(lab.installation.catalog_connection)
+        lab.back_up(BackupType.FULL)
+        lab.run("CREATE TABLE public.ancient (a int)", "INSERT INTO public.ancient SELECT generate_series(1, 40)")
+        lab.switch()
+        index_wal(lab.installation)
+        # As after months: its creation is noted still, the counts of that time are gone.
+        file = lab.value("SELECT pg_relation_filenode('public.ancient')")
+        lab.run(
+            "UPDATE lifeboat.annotations SET at = at - interval '90 days' WHERE kind = 'wal'",
+            f"DELETE FROM lifeboat.wal_activity WHERE relfilenode = {file}",
+        )
+        at = lab.moment()
+        lab.run("DROP TABLE public.ancient")
+        lab.switch()
+        (found,) = [item for item in preview_at(lab, at).tables if item.table == "public.ancient"]
+        assert (found.estimated, found.rows_at_target) == (True, None)
+        lab.cluster.stop()
