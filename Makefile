@@ -11,16 +11,17 @@ PYTHON = $(shell for candidate in python3.11 python3 python3.12 python3.13 pytho
 
 JOBS := 0
 
-.PHONY: help demo test check up bench property lines clean requirements
+.PHONY: help demo test check up bench bench-impact property lines clean requirements
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo          the whole loop on a real PostgreSQL: backup, changes, restore drill, verification'
+	@echo 'make demo          the whole loop on a real PostgreSQL: backups, drill, verification, an accident, recovery'
 	@echo 'make up            embedded PostgreSQL, Prefect server, worker and deployments, until Ctrl-C'
 	@echo 'make test          all tests (ARGS="-k label" chooses, JOBS=2 in two processes)'
 	@echo 'make check         lint, format, types, layers, spelling, module length'
-	@echo 'make property      the property tests with 10,000 examples'
+	@echo 'make property      the property tests with 10,000 examples (JOBS=2 in two processes)'
 	@echo 'make bench         overhead and checksum speed against the bare tools'
+	@echo 'make bench-impact  what WAL archiving and backups cost the server; about 10 minutes (ARGS="--minutes 20")'
 	@echo 'make requirements  pin the requirements again (needs uv; ARGS=--upgrade for newer ones)'
 	@echo 'make clean         remove .venv and all caches'
 
@@ -39,7 +40,7 @@ test: $(VENV)/.dev
 
 # Exit code 5 says that no test was selected: there is nothing to prove yet.
 property: $(VENV)/.dev
-	HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -m 'unit and property' --timeout=1800 $(ARGS) || [ $$? -eq 5 ]
+	HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -m 'unit and property' --timeout=1800 --numprocesses $(JOBS) $(ARGS) || [ $$? -eq 5 ]
 
 check: $(VENV)/.dev lines
 	$(BIN)/ruff check .
@@ -52,9 +53,14 @@ lines:
 	@find $(CODE) -name '*.py' -exec awk 'END { if (NR > 400) { print FILENAME ": " NR " lines, at most 400"; exit 1 } }' {} \; \
 		| { ! grep . ; }
 
-bench: $(VENV)/.runtime
+# The benchmarks make their servers with what the tests make theirs with.
+bench: $(VENV)/.dev
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.assets
+	$(BIN)/python -m bench.wal_index
+
+bench-impact: $(VENV)/.dev
+	$(BIN)/python -m bench.impact $(ARGS)
 
 requirements:
 	uv pip compile --quiet $(PIN) $(ARGS) --group build -o requirements/runtime.txt pyproject.toml

@@ -46,7 +46,7 @@ _OUTPUT_SETTINGS: Mapping[str, str] = {
     "row_security": "off",
 }
 # A count must read the table itself: an index may hold what a damaged table has lost.
-_SCAN_SETTINGS: Mapping[str, str] = {
+SCAN_SETTINGS: Mapping[str, str] = {
     "enable_indexscan": "off",
     "enable_indexonlyscan": "off",
     "enable_bitmapscan": "off",
@@ -142,7 +142,7 @@ def take_fingerprint(  # noqa: PLR0913 - each option is the caller's to choose
         found, database_bytes = _list_tables(connection, schemas)
         hashed = _choose_hashed(found, budget.limit_bytes(database_bytes), hashed_like)
         # Not before: catalog queries without indexes take minutes where there are thousands of tables.
-        apply_settings(connection, _SCAN_SETTINGS)
+        apply_settings(connection, SCAN_SETTINGS)
         tables = list(_fingerprint_tables(connection, found, hashed, on_progress or _ignore))
         return Fingerprint(
             database=connection.info.dbname,

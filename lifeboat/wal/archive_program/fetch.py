@@ -24,6 +24,8 @@ def locate(config: Config, name: str) -> str:
     entries = layout.find_entries(os.path.join(config.archive, leaf), name) if leaf in leaves else []
     if not entries and kind == "segment":
         _refuse_gap(config.archive, leaves, name)
+    if not entries and kind == "history":
+        _refuse_lost_history(leaves, name)
     if not entries:
         raise Absent
     if len(entries) > 1:
@@ -44,6 +46,16 @@ def _refuse_gap(archive: str, leaves: list[str], name: str) -> None:
                     f"a gap: it is missing while {later} is there",
                     "Take it from another copy of the archive, or recover to a point before the gap.",
                 )
+
+
+def _refuse_lost_history(leaves: list[str], name: str) -> None:
+    """Where segments of the timeline are there: recovery would end on an older one, or take its number again."""
+    # The first timeline has none.
+    if name[:8] != "00000001" and any(leaf[:8] == name[:8] for leaf in leaves):
+        raise ArchiveError(
+            "it is missing while segments of its timeline are there",
+            "Copy it from the server's pg_wal or another copy of the archive, with `lifeboat wal push`.",
+        )
 
 
 def fetch(config: Config, target: str, name: str) -> None:
