@@ -24,7 +24,13 @@ from lifeboat.storage.manifest import (
 )
 from lifeboat.storage.signed_objects import put_signed, read_signed
 from lifeboat.storage.signing import Signer, TrustedKeys
-from lifeboat.storage.unfinished import UnfinishedBackup, hold_left_behind, stage_backup, stage_label
+from lifeboat.storage.unfinished import (
+    UnfinishedBackup,
+    hold_left_behind,
+    stage_backup,
+    stage_label,
+    wait_for_free_second,
+)
 
 EXPIRED_NAME = "expired.json"
 EVENTS_FOLDER = "events"
@@ -60,6 +66,10 @@ class BackupRepository:
     def begin_label(self, label: str, started_at: datetime) -> UnfinishedBackup:
         """Stage the folder of a backup whose label a tool has given; raises FileExistsError when it is taken."""
         return stage_label(self.destination, self.cluster, label, started_at)
+
+    def wait_for_free_second(self) -> None:
+        """Before a tool chooses a label by its clock: wait, at most two minutes, until no folder has this second."""
+        wait_for_free_second(self._folders())
 
     def relabel(self, backup: UnfinishedBackup, label: str) -> None:
         """Give an unfinished backup the label that its tool has chosen; raises FileExistsError when it is taken."""

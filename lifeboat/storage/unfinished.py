@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -87,6 +88,20 @@ def stage_label(destination: Destination, cluster: str, label: str, started_at: 
     prefix = f"{cluster}/{label}"
     directory = destination.stage(prefix)
     return UnfinishedBackup(destination, prefix, label, started_at, directory, _hold=_take_hold(directory))
+
+
+def wait_for_free_second(labels: Iterable[str]) -> None:
+    """Wait until the clock has passed the second of the newest label: one that a tool gives from now on is free.
+
+    Labels can lie a few seconds ahead of the clock (see `stage_backup`). Those further ahead are left by a clock that
+    was put back: nobody can wait for it, and a tool with a repository of its own knows how to go on then.
+    """
+    newest = max(map(_started_at, labels), default=None)
+    if newest is None:
+        return
+    missing_seconds = (newest + timedelta(seconds=1) - datetime.now(UTC)).total_seconds()
+    if 0 < missing_seconds <= _LABEL_ATTEMPTS:
+        time.sleep(missing_seconds)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Backups by pgBackRest as operations take them: manifest, chain, drill."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from lifeboat.operations.installation import Installation
 from lifeboat.operations.pgbackrest.repository import adopt_repository, check_in_repository, expire_in_repository
 from lifeboat.operations.pgbackrest.stanza import create, ensure_stanza
 from lifeboat.settings.root import Settings
+from lifeboat.storage.labels import make_label
 from lifeboat.storage.manifest import BackupType, Manifest
 from lifeboat.verification.fingerprints import DatabaseDamaged
 from tests.support.installation import SAMPLE
@@ -115,6 +117,16 @@ def test_wal_stays_while_another_engines_backup_needs_it(source: BackedUp, pair:
     info = installation.pgbackrest().info()
     assert [item.label for item in info.backup] == [new.label]
     assert info.archive[0].min == info.backup[0].archive.start
+
+
+def test_its_labels_keep_clear_of_other_engines_backups(source: BackedUp, pair: Pair) -> None:
+    installation = installation_of(source, pair)
+    ahead = datetime.now(UTC) + timedelta(seconds=3)
+    other = installation.writable_repository().begin_label(make_label(BackupType.FULL, ahead), ahead)
+    taken = take_backup(installation, BackupOrder(BackupType.FULL))
+    assert taken.label > other.label
+    assert other.directory.is_dir()
+    other.abandon()
 
 
 def damage(source: BackedUp, relation: str) -> None:

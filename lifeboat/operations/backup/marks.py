@@ -20,13 +20,14 @@ MOST_MARKS = 1000
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened at `at`, or from then to `until_at`."""
+    """Something that happened at `at`, or from then to `until_at`; on which timeline, where that is known."""
 
     at: datetime
     until_at: datetime | None
     kind: AnnotationKind
     text: str
     actor: str | None = None
+    timeline: int | None = None
 
 
 def gather_marks(
@@ -54,7 +55,7 @@ def _of_backups(repository: BackupRepository, missing: list[str]) -> Iterator[Ma
     for stored in repository.sound_backups(lambda fault: missing.append(f"a backup: {fault.message}")):
         manifest = stored.manifest
         text = f"{manifest.type} backup {manifest.label} ({manifest.engine}){_proof(stored)}"
-        yield Mark(manifest.started_at, manifest.completed_at, AnnotationKind.BACKUP, text)
+        yield Mark(manifest.started_at, manifest.completed_at, AnnotationKind.BACKUP, text, None, manifest.timeline)
         for event in repository.events(manifest.label):
             yield from _of_event(event)
 
@@ -87,7 +88,8 @@ def _of_wal(installation: Installation, start: datetime, end: datetime, missing:
     if len(rows) > MOST_MARKS:
         missing.append(f"notable WAL events: only the last {MOST_MARKS:,} are shown")
     for row in rows[-MOST_MARKS:]:
-        yield Mark(row.at, row.until_at, row.kind, row.text, row.actor)
+        timeline = (row.detail_json or {}).get("timeline")
+        yield Mark(row.at, row.until_at, row.kind, row.text, row.actor, int(timeline) if timeline is not None else None)
 
 
 def _of_audit(installation: Installation, start: datetime, end: datetime, missing: list[str]) -> Iterator[Mark]:

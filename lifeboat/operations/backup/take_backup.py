@@ -145,6 +145,9 @@ class _Run:
     def take(self, kind: BackupType, reason: str | None) -> BackupTaken:
         """One attempt with one type."""
         self.phases.clear()
+        if self.engine.name == PGBACKREST:
+            # It chooses the label itself, at its start, and does not know of the other engines' backups.
+            self.repository.wait_for_free_second()
         started_at = datetime.now(UTC)
         with self._parent(kind) as parent:
             backup = self.repository.begin(kind, started_at, parent.manifest.label if parent else None)
