@@ -1,6 +1,6 @@
 """The rows of restores."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -84,7 +84,22 @@ class RestoreStore:
         with self._database.begin() as connection:
             return connection.execute(statement).rowcount == 1
 
-    def list_restores(self, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Page[RestoreRow]:
-        """A page of restores, the last started first; raises CursorInvalid."""
+    def list_restores(
+        self,
+        *,
+        cluster: str | None = None,
+        kinds: Collection[RestoreTarget] | None = None,
+        status: RestoreStatus | None = None,
+        limit: int = DEFAULT_LIMIT,
+        cursor: str | None = None,
+    ) -> Page[RestoreRow]:
+        """A page of restores, or of those that match, the last started first; raises CursorInvalid."""
+        conditions = []
+        if cluster is not None:
+            conditions.append(Restore.cluster == cluster)
+        if kinds is not None:
+            conditions.append(Restore.target_kind.in_(kinds))
+        if status is not None:
+            conditions.append(Restore.status == status)
         with self._database.begin() as connection:
-            return LISTING.read(connection, [], limit, cursor)
+            return LISTING.read(connection, conditions, limit, cursor)

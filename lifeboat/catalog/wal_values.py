@@ -1,5 +1,6 @@
 """What the catalog stores about WAL, as values: names of relations, activity, and where the index stands."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +13,8 @@ from lifeboat.catalog.values import ActivityResolution
 RelationFile = tuple[int, int]
 
 _SYSTEM_SCHEMAS = ("pg_catalog", "information_schema", "pg_toast", "lifeboat")
+# The schemas of rescued tables: copies of what the platform has, or had.
+_RESCUED = re.compile(r"rescue_\d{8}_\d{6}(_\d+)?")
 _WITH_ROWS = frozenset("rmp")
 
 
@@ -32,7 +35,8 @@ class RelationName:
     @property
     def is_counted(self) -> bool:
         """Whether it holds rows of the platform: no catalog, TOAST, index, sequence, and none of our own tables."""
-        return self.kind in _WITH_ROWS and self.name.partition(".")[0] not in _SYSTEM_SCHEMAS
+        schema = self.name.partition(".")[0]
+        return self.kind in _WITH_ROWS and schema not in _SYSTEM_SCHEMAS and _RESCUED.fullmatch(schema) is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from lifeboat import commands
 from lifeboat.commands import CommandFailed
 from lifeboat.engines.engine import Progress, Watch
 from lifeboat.engines.failures import name_failure, run_tool
+from lifeboat.engines.restore_steps import start_cut_off
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.folders import give_to, make_private_dir
 from lifeboat.storage.checked import BackupDamaged, CheckedReader
@@ -154,16 +155,5 @@ def restore_steps(chain: list[str], suffix: str, tablespaces: dict[str, str]) ->
                 ],
             )
         )
-    steps.append(
-        RestoreStep(
-            title="Start it cut off and wait until it has recovered",
-            commands=[
-                '[ -f "$TARGET/postgresql.conf" ] || : > "$TARGET/postgresql.conf"',
-                '[ -f "$TARGET/pg_hba.conf" ] || echo "local all all peer" > "$TARGET/pg_hba.conf"',
-                '[ -f "$TARGET/pg_ident.conf" ] || : > "$TARGET/pg_ident.conf"',
-                'pg_ctl -D "$TARGET" -l "$TARGET/restore.log" -t 3600 -w start '
-                "-o \"-c archive_mode=off -c listen_addresses='' -c unix_socket_directories='$SOCKET' -c port=5432\"",
-            ],
-        )
-    )
+    steps.append(start_cut_off())
     return steps

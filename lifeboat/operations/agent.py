@@ -1,11 +1,10 @@
 """Runs the agent in the foreground, until it is asked to end."""
 
-import signal
 import threading
-from types import FrameType
 
 from lifeboat.agent.agent import Agent
 from lifeboat.operations.installation import Installation
+from lifeboat.operations.signals import stop_event
 
 
 def make_agent(installation: Installation, stopping: threading.Event) -> Agent:
@@ -16,15 +15,5 @@ def make_agent(installation: Installation, stopping: threading.Event) -> Agent:
 
 def run_agent(installation: Installation) -> None:
     """Work until SIGINT, SIGTERM or SIGHUP, called from the main thread; raises only what nobody foresaw."""
-    stopping = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stopping.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with stop_event() as stopping:
         make_agent(installation, stopping).run()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

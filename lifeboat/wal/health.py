@@ -53,7 +53,7 @@ class ServerWal:
 
     `waiting` counts the finished segments that are not archived, since `oldest_waiting_at`; None where the role may
     not know. `lag_bytes` lie between the archive's end and the position that is written now. `receives_only`: there is
-    no archive_command, a receiver has to bring WAL to the archive.
+    no archive_command, a receiver has to bring WAL to the archive. The timeouts are the server's settings.
     """
 
     now: datetime
@@ -70,6 +70,9 @@ class ServerWal:
     heartbeat_age_seconds: float | None = None
     heartbeat_error: str | None = None
     receives_only: bool = False
+    started_at: datetime | None = None
+    archive_timeout_seconds: int = 0
+    checkpoint_timeout_seconds: int = 0
 
     @property
     def lag_bytes(self) -> int | None:
@@ -333,7 +336,7 @@ def _judge_slots(server: ServerWal, limits: WalHealthSettings) -> Iterator[Healt
             yield HealthFinding(
                 Severity.ALERT,
                 "slot-behind",
-                f"{name} is active, but its consumer does not advance: it keeps {slot.retained_bytes:,} bytes of WAL on"
+                f"{name} is active, but its consumer is far behind: it keeps {slot.retained_bytes:,} bytes of WAL on"
                 " the server",
                 f"Look at its consumer{_unlimited(server)}.",
             )

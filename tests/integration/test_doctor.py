@@ -21,7 +21,7 @@ from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import ConnectionInfo, connect
 from lifeboat.settings.root import Settings
 from tests.support.network import pooler
-from tests.support.postgres import DEBIAN_15
+from tests.support.postgres import DEBIAN_15, absent
 
 Make = Callable[..., Installation]
 NOT_ARCHIVED = {"archive": False}
@@ -169,7 +169,7 @@ def _until(look: Callable[[], dict[str, CheckResult]], status: CheckStatus) -> d
 
 def test_programs_older_than_the_server_are_refused(make: Make, fresh_database: str) -> None:
     if not (DEBIAN_15 / "pg_dump").exists():
-        pytest.skip("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
+        absent("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
     results = examine(make(platform={"dsn": fresh_database, "bin_dir": DEBIAN_15}))
 
     assert results["client versions"].status is CheckStatus.FAILED
@@ -210,7 +210,7 @@ def test_server_settings_come_with_the_statements(make: Make, each_stopped_clust
 
 def test_a_missing_program_is_named(make: Make, reachable_tmp: Path) -> None:
     if not (DEBIAN_15 / "pg_dump").exists():
-        pytest.skip("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
+        absent("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
     part = reachable_tmp / "bin"
     part.mkdir()
     part.chmod(0o755)

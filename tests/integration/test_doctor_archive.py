@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from lifeboat.errors import SettingsError
-from lifeboat.operations.doctor.archive import Call, check_archiver, check_archiving, parse_call, segments_behind
+from lifeboat.operations.doctor.archive import (
+    Call,
+    check_archive_timeout,
+    check_archiver,
+    check_archiving,
+    parse_call,
+    segments_behind,
+)
 from lifeboat.operations.doctor.run import CheckResult, CheckStatus, run_checks
 from lifeboat.operations.doctor.source import Archiver, read_source
 from lifeboat.operations.installation import Installation
@@ -119,6 +126,10 @@ def test_a_receiver_is_a_way_to_archive_and_needs_archive_timeout_too(outside: I
             break
     else:
         raise AssertionError("the warning stays")
+    longer = replace(facts := read_source(receiving), settings={**facts.settings, "archive_timeout": "3600"})
+    (result,) = check_archive_timeout(receiving, longer)
+    assert "for 3600 s, and `wal.archive_timeout_seconds` wants 30" in result.detail
+    assert "archive_timeout = '30s'" in str(result.fix)
 
 
 def test_the_embedded_server_sets_itself_up(outside: Installation, installation: Installation) -> None:

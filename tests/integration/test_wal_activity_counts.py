@@ -128,9 +128,18 @@ def test_toast_and_our_own_tables_are_left_out(studio: IndexLab) -> None:
         "INSERT INTO notes SELECT g, repeat(md5(g::text), 2000) FROM generate_series(1, 20) g",
         "UPDATE notes SET body = repeat('x', 50000) WHERE id <= 5",
         "DELETE FROM notes WHERE id > 15",
+        # As `lifeboat rescue` makes them, and one that only looks like it.
+        "CREATE SCHEMA rescue_20261123_180102 CREATE TABLE notes (id int)",
+        "CREATE SCHEMA rescue_20261123_180102_2 CREATE TABLE notes (id int)",
+        "CREATE SCHEMA rescue_dogs CREATE TABLE dogs (id int)",
+        *(f"INSERT INTO rescue_20261123_180102{end}.notes VALUES (1)" for end in ("", "_2")),
     )
     check(studio)
     assert set(studio.counted()) == {"public.notes"}
+    studio.run("INSERT INTO rescue_dogs.dogs VALUES (1)", "DROP SCHEMA rescue_20261123_180102 CASCADE")
+    studio.catch_up()
+    assert set(studio.counted()) == {"public.notes", "rescue_dogs.dogs"}
+    assert not any("rescue_2026" in text for text in studio.events())
 
 
 @pytest.mark.parametrize(

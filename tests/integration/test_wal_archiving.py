@@ -265,6 +265,30 @@ def test_recovery_stops_instead_of_promoting_early(restorable: Restorable) -> No
     assert restorable.rows() == restorable.row_count
 
 
+def test_recovery_takes_a_history_that_was_never_archived_from_pg_wal(archived: Archived) -> None:
+    """The archive was begun on timeline 2, and got what was left of timeline 1 too: asked first, it must not refuse."""
+    recover(archived, archive_mode=False, restore_command="false")
+    archived.cluster.stop()
+    archived.start()
+    name = archived.switch()
+    assert name.startswith("00000002")
+    archived.cluster.stop()
+    assert not list(archived.folder.rglob("*.history-*"))
+    assert list(archived.folder.glob("00000001*"))
+    recover(archived, restore_command=archived.program.restore_command)
+    assert archived.switch().startswith("00000003")
+
+
+def recover(archived: Archived, **settings: SettingValue) -> None:
+    """Start it in recovery, and wait for the end of that."""
+    signal = archived.cluster.data_dir / "recovery.signal"
+    signal.touch()
+    give_to(signal, archived.cluster.tools.user)
+    archived.start(**settings)
+    with connect(archived.cluster.dsn(), autocommit=True) as connection:
+        wait_until(lambda: value(connection, "SELECT pg_is_in_recovery()") == "False")
+
+
 def assert_recovery_stops(restorable: Restorable, **settings: SettingValue) -> None:
     log_start = len(restorable.log()) if restorable.copy.log_path.exists() else 0
     # It may have reached a consistent state and let us in before it stops.

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import tomlkit
 
 from console.cli.main import main
 from lifeboat.catalog.migrate import migrate
@@ -21,7 +20,7 @@ from lifeboat.wal.activity.index import IndexProgress, build_index
 from lifeboat.wal.archive_program.layout import Config
 from lifeboat.wal.archive_program.push import push
 from tests.support.catalog import record_completed
-from tests.support.postgres import DEBIAN_15, reachable_dir, tools_for
+from tests.support.postgres import DEBIAN_15, absent, reachable_dir, tools_for
 from tests.support.recovery import SEGMENT_BYTES, RecoveryLab, make_lab
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,12 +39,7 @@ def lab(each_pg_tools: PgTools) -> Iterator[RecoveryLab]:
 @pytest.fixture
 def configured(lab: RecoveryLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecoveryLab:
     """The lab with its settings in a file that commands and flows read."""
-    given = lab.installation.settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    given["platform"]["dsn"] = lab.cluster.dsn()
-    path = tmp_path / "lifeboat.toml"
-    path.write_text(tomlkit.dumps(given))
-    path.chmod(0o600)
-    monkeypatch.setenv(CONFIG_VARIABLE, str(path))
+    monkeypatch.setenv(CONFIG_VARIABLE, str(lab.write_settings(tmp_path / "lifeboat.toml")))
     return lab
 
 
@@ -174,7 +168,7 @@ def test_only_one_runs_at_a_time(lab: RecoveryLab) -> None:
 
 def test_wal_of_another_major_version_is_not_called_damaged(pg_tools: PgTools, runtime_dir: Path) -> None:
     if not (DEBIAN_15 / "pg_waldump").exists():
-        pytest.skip("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
+        absent("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
     with reachable_dir() as root:
         lab = make_lab(pg_tools, root)
         migrate(lab.installation.catalog_connection)

@@ -298,8 +298,36 @@ def test_the_receiver_goes_on_at_a_new_slot(
         name = received.switch()
         until(lambda: name in received.archived())
     assert f"WAL may be missing in the archive from {unfinished.name} on" in caplog.text
+    # The client's own words are English whatever language the server speaks.
+    assert "unexpected termination of replication stream" in caplog.text
+    # A slot that only stands where the server has nothing, with nothing in the spool, is told of too.
+    assert ("the slot is made anew" in caplog.text) == interrupted
     (gap,) = read_wal_status(received.installation).listing.gaps
     assert gap.first.name == unfinished.name[:24]
+
+
+def test_a_receiver_that_may_not_connect_at_once_loses_nothing(
+    received: Received, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new slot, and the server refuses the connection: its WAL is there all the same."""
+    with received.receiving():
+        first = received.switch()
+        until(lambda: first in received.archived())
+        until(lambda: any(received.spool.glob("*.partial")))
+    received.value("SELECT pg_drop_replication_slot('lifeboat_receive')")
+    rules = received.cluster.data_dir / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text(f"local replication all reject\n{before}")
+    received.cluster.reload()
+    with received.receiving(wait=False):
+        until(lambda: caplog.text.count("WAL is not received") > 1)
+        rules.write_text(before)
+        received.cluster.reload()
+        name = received.switch()
+        until(lambda: name in received.archived())
+    assert "WAL may be missing" not in caplog.text
+    assert not list(received.spool.glob("*.old"))
+    assert read_wal_status(received.installation).listing.gaps == ()
 
 
 def test_the_receiver_follows_a_server_that_went_back(received: Received, caplog: pytest.LogCaptureFixture) -> None:

@@ -321,11 +321,21 @@ def test_a_lost_history_is_no_answer_where_its_timeline_is_there(archive: Archiv
     """Recovery would end on the older timeline, or a promotion take its number again."""
     segment, target = f"00000003{NAME[8:]}", str(archive.work / "out")
     push(archive.program_config, archive.source(segment, make_segment(segment)), segment)
-    with pytest.raises(ArchiveError, match="missing while segments of its timeline are there"):
+    # The archive was begun on that timeline.
+    with pytest.raises(Absent):
         fetch(archive.program_config, target, "00000003.history")
-    # A server asks for the next timeline as long as there is one; the first has no history.
     first = f"00000001{NAME[8:]}"
     push(archive.program_config, archive.source(first, make_segment(first)), first)
+    with pytest.raises(ArchiveError, match="while segments of its timeline and of a lower one are there") as caught:
+        fetch(archive.program_config, target, "00000003.history")
+    assert "or move that timeline's segments away" in caught.value.hint
+    # A server looks into its pg_wal next, which is where it wants the file.
+    own = archive.work / "00000003.history"
+    own.touch()
+    with pytest.raises(Absent):
+        fetch(archive.program_config, target, own.name)
+    own.unlink()
+    # A server asks for the next timeline as long as there is one; the first has no history.
     for absent in ("00000001.history", "00000002.history", "00000004.history"):
         with pytest.raises(Absent):
             fetch(archive.program_config, target, absent)

@@ -7,9 +7,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lifeboat.operations.wal.index_stops import is_due
 from lifeboat.settings.wal import WalHealthSettings
 from lifeboat.storage.filesystem import FilesystemDestination
-from lifeboat.wal.coverage import SegmentRange, contiguous_ranges, gaps_between
+from lifeboat.wal.coverage import ArchiveListing, SegmentRange, contiguous_ranges, gaps_between
 from lifeboat.wal.health import (
     ArchiverState,
     BackupStart,
@@ -129,10 +130,14 @@ def test_slots() -> None:
     assert slot(active=False) == ["warning slot-inactive"]
     assert slot(active=False, retained_bytes=LIMITS.max_slot_retained_bytes + 1) == ["alert slot-inactive"]
     assert slot(active=False, retained_bytes=None) == ["warning slot-inactive"]
-    # A consumer that is connected and does not advance keeps as much WAL as one that is away.
+    # A consumer that is connected and far behind keeps as much WAL as one that is away.
     assert slot(retained_bytes=LIMITS.max_slot_retained_bytes) == []
     assert slot(retained_bytes=LIMITS.max_slot_retained_bytes + 1) == ["alert slot-behind"]
     assert slot(retained_bytes=None) == []
+    # One look cannot tell whether it advances.
+    behind = Slot("standby", "physical", True, "reserved", None, LIMITS.max_slot_retained_bytes + 1)
+    (found,) = verdict(replace(SOUND, slots=(behind,))).findings
+    assert "is active, but its consumer is far behind: it keeps" in found.what
 
 
 def test_an_inactive_slot_without_a_limit_is_advised_one() -> None:
@@ -146,7 +151,47 @@ def test_an_inactive_slot_without_a_limit_is_advised_one() -> None:
 
 
 def rpo(server: ServerWal) -> list[str]:
-    return [f"{item.severity} {item.code}: {item.what}" for item in judge_rpo(server, 150.0)]
+    return [f"{item.severity} {item.code}: {item.what}" for item in judge_rpo(server, 30.0, 120.0)]
+
+
+def rpo_advice(server: ServerWal) -> str:
+    (found,) = judge_rpo(server, 30.0, 120.0)
+    return found.advice
+
+
+def test_a_server_that_was_just_started_has_time_to_archive() -> None:
+    """What was archived last outlives a restart: a day's downtime is no loss, and nothing ends a segment at first."""
+    day = replace(SOUND, archiver=replace(SOUND.archiver, last_archived_at=ago(86_400)), checkpoint_timeout_seconds=300)
+    assert rpo(replace(day, started_at=ago(1))) == rpo(replace(day, started_at=ago(150))) == []
+    # Nothing may end a segment before the checkpointer wakes: no alert yet, but not healthy without a word either.
+    for seconds in (151, 450):
+        (early,) = rpo(replace(day, started_at=ago(seconds)))
+        assert early.startswith(f"warning rpo: if the server were lost now, the commits of the last {seconds} s")
+    (found,) = rpo(replace(day, started_at=ago(451)))
+    assert found.startswith("alert rpo")
+    assert "the commits of the last 451 s would be" in found
+    assert "the last archived segment came 86400 s ago" in found
+
+
+def test_the_advice_names_the_archive_timeout_in_force() -> None:
+    late = replace(
+        SOUND, archiver=replace(SOUND.archiver, last_archived_at=ago(18_000)), checkpoint_timeout_seconds=300
+    )
+    off, longer, right = (rpo_advice(replace(late, archive_timeout_seconds=seconds)) for seconds in (0, 60, 30))
+    assert off.startswith("Set archive_timeout on the server to 30 s")
+    assert off.endswith("it is 0, which waits until a segment is full.")
+    assert longer.endswith("it is 60 s.")
+    assert right == "archive_timeout is 30 s on the server: look whether archiving is slow or hangs."
+    new = rpo_advice(replace(late, archive_timeout_seconds=30, started_at=ago(200)))
+    assert "archive_timeout (30 s) only 300 s after its start; SELECT pg_reload_conf()" in new
+
+
+def test_a_server_may_wait_as_long_as_it_is_told_to() -> None:
+    patient = replace(SOUND, archive_timeout_seconds=3600)
+    quiet = replace(patient, archiver=replace(SOUND.archiver, last_archived_at=ago(3720)))
+    assert rpo(quiet) == []
+    assert len(rpo(replace(quiet, archiver=replace(SOUND.archiver, last_archived_at=ago(3721))))) == 1
+    assert len(rpo(replace(quiet, archive_timeout_seconds=10))) == 1
 
 
 def test_commits_that_are_not_archived_for_long_are_an_alert() -> None:
@@ -241,6 +286,15 @@ def test_what_the_server_archived_must_be_there() -> None:
     assert due() == [SegmentRange(segment(9), segment(9))]
     assert due(7, archived="00000002.history") == []
     assert due(7, archived=f"{segment(9).name}.00000028.backup") == []
+
+
+def test_where_only_a_receiver_archives_the_index_waits_for_nothing_it_pushed_behind() -> None:
+    # The archiver last told of a segment long ago: that says nothing of what a receiver has pushed since.
+    server = replace(SOUND, archives=False, archiver=replace(SOUND.archiver, last_archived_wal=segment(3).name))
+    ranges = contiguous_ranges([segment(2), segment(3), segment(5), segment(6)])
+    listing = ArchiveListing(Path("/archive"), "1", SIZE, (), ranges, gaps_between(ranges), (), (), ())
+    assert not is_due(server, listing, segment(4))
+    assert is_due(replace(server, receives_only=True), listing, segment(4))
 
 
 def test_what_is_still_on_its_way_is_no_gap() -> None:

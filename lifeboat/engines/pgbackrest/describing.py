@@ -10,6 +10,7 @@ from lifeboat.engines.backup_end import stop_of_second
 from lifeboat.engines.engine import Taken
 from lifeboat.engines.pgbackrest.configuration import REPOSITORY_FOLDER, Folders
 from lifeboat.engines.pgbackrest.info import BackupInfo, StanzaInfo
+from lifeboat.engines.restore_steps import start_cut_off
 from lifeboat.storage.manifest import RestoreStep
 
 ENGINE = "pgbackrest"
@@ -123,14 +124,5 @@ def restore_steps(where: Whereabouts, label: str, tablespaces: Mapping[str, str]
             title=f"Restore {label} and all that it builds on",
             commands=['mkdir -p "$TARGET" && chmod 700 "$TARGET"', " ".join([*words, "restore"])],
         ),
-        RestoreStep(
-            title="Start it cut off and wait until it has recovered",
-            commands=[
-                '[ -f "$TARGET/postgresql.conf" ] || : > "$TARGET/postgresql.conf"',
-                '[ -f "$TARGET/pg_hba.conf" ] || echo "local all all peer" > "$TARGET/pg_hba.conf"',
-                '[ -f "$TARGET/pg_ident.conf" ] || : > "$TARGET/pg_ident.conf"',
-                'pg_ctl -D "$TARGET" -l "$TARGET/restore.log" -t 3600 -w start '
-                "-o \"-c archive_mode=off -c listen_addresses='' -c unix_socket_directories='$SOCKET' -c port=5432\"",
-            ],
-        ),
+        start_cut_off(),
     ]

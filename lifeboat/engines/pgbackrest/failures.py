@@ -45,8 +45,8 @@ class ArchivingNotSet(PermanentError):
 
 
 STANZA_HINT = (
-    "See that the repository is mounted and that [engines.pgbackrest] names the right one; a new one is made by"
-    " `lifeboat wal install` or the first backup."
+    "See that the repository is mounted and that [engines.pgbackrest] names the right one. `lifeboat wal install` or"
+    " the first backup makes it; in the place of one that is lost, `lifeboat pgbackrest create` does."
 )
 _Named = tuple[type[LifeboatError], str]
 _BY_TEXT: Sequence[tuple[str, _Named]] = (

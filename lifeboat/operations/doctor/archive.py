@@ -46,13 +46,13 @@ def check_archiving(installation: Installation, facts: SourceFacts) -> Iterator[
         )
     if installation.settings.wal.receive and not _calls_anything(facts):
         yield ok("archiving", "`lifeboat wal receive` brings WAL to the archive; `lifeboat wal health` watches it")
-        yield from _check_archive_timeout(installation, facts)
+        yield from check_archive_timeout(installation, facts)
         return
     if reasons or call is None:
         yield failed("archiving", "; ".join(reasons), _set_up_fix(installation, facts))
         return
     yield from _check_call(installation, facts, call)
-    yield from _check_archive_timeout(installation, facts)
+    yield from check_archive_timeout(installation, facts)
     yield from check_archiver(facts.archiver, facts.segment_size_bytes)
 
 
@@ -62,13 +62,14 @@ def _calls_anything(facts: SourceFacts) -> bool:
     return bool(facts.settings.get("archive_library")) or facts.settings.get("archive_command") not in _NO_COMMAND
 
 
-def _check_archive_timeout(installation: Installation, facts: SourceFacts) -> Iterator[CheckResult]:
+def check_archive_timeout(installation: Installation, facts: SourceFacts) -> Iterator[CheckResult]:
     """The server ends a segment after that long, with archive_mode off too: a receiver needs it as well."""
-    seconds = installation.settings.wal.archive_timeout_seconds
-    if facts.settings.get("archive_timeout") == "0" and seconds:
+    seconds, found_seconds = installation.settings.wal.archive_timeout_seconds, int(facts.settings["archive_timeout"])
+    if seconds and not 0 < found_seconds <= seconds:
+        longest = f"{found_seconds} s, and `wal.archive_timeout_seconds` wants {seconds}" if found_seconds else "hours"
         yield warning(
             "archive_timeout",
-            "it is 0: on a quiet server the last commits stay unarchived for hours",
+            f"it is {found_seconds}: on a quiet server the last commits stay unarchived for {longest}",
             f"ALTER SYSTEM SET archive_timeout = '{seconds}s';\n{RELOAD}",
         )
 

@@ -11,11 +11,10 @@ from lifeboat.engines.pgbackrest.configuration import read_configuration
 from lifeboat.engines.pgbackrest.engine import PgBackRestEngine
 from lifeboat.engines.pgbackrest.info import read_info
 from lifeboat.engines.pgbackrest.stanza import check_stanza, refuse_other_cluster
-from lifeboat.operations.doctor.archive import check_archiver
+from lifeboat.operations.doctor.archive import check_archive_timeout, check_archiver
 from lifeboat.operations.doctor.results import CheckResult, failed, ok, warning
 from lifeboat.operations.doctor.source import SourceFacts
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.wal.archive_setup import RELOAD
 from lifeboat.postgres.connections import connect
 
 _CHECK_SECONDS = 30.0
@@ -98,13 +97,7 @@ def _check_archiving(installation: Installation, facts: SourceFacts, program: Pg
     if reasons:
         yield failed("archiving", "; ".join(reasons), _SET_UP)
         return
-    seconds = installation.settings.wal.archive_timeout_seconds
-    if facts.settings.get("archive_timeout") == "0" and seconds:
-        yield warning(
-            "archive_timeout",
-            "it is 0: on a quiet server the last commits stay unarchived for hours",
-            f"ALTER SYSTEM SET archive_timeout = '{seconds}s';\n{RELOAD}",
-        )
+    yield from check_archive_timeout(installation, facts)
     yield from check_archiver(facts.archiver, facts.segment_size_bytes)
     check_stanza(program, timeout_seconds=_CHECK_SECONDS)
     yield ok("archiving", f"a segment that was switched just now has reached stanza {program.stanza}")

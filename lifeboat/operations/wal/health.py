@@ -141,7 +141,7 @@ def _about_server(
         what = f"no receiver is connected to the slot {wal.receive_slot}"
         yield HealthFinding(Severity.ALERT, "receiver-down", what, "Start `lifeboat wal receive`, and look at its log.")
     if wal.archive_timeout_seconds:
-        yield from judge_rpo(server, wal.archive_timeout_seconds + wal.health.max_lag_seconds)
+        yield from judge_rpo(server, wal.archive_timeout_seconds, wal.health.max_lag_seconds)
     agent = installation.settings.agent
     if server.heartbeat_error is not None:
         if agent.enabled:

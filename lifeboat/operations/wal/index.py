@@ -1,15 +1,10 @@
 """Brings the activity index of the platform's WAL up to date."""
 
-import fcntl
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 
 from lifeboat.errors import LifeboatError, TransientError
 from lifeboat.operations.backup.observing import observe_names
@@ -17,8 +12,8 @@ from lifeboat.operations.backup.selection import tell_fault
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.wal.archives import wal_archive
 from lifeboat.operations.wal.index_stops import StopJudge, is_due
+from lifeboat.operations.wal.one_run import alone
 from lifeboat.operations.wal.status import ask_server
-from lifeboat.postgres.folders import make_private_dir
 from lifeboat.storage.manifest import BackupType
 from lifeboat.wal.activity.decoding import Source
 from lifeboat.wal.activity.index import IndexProgress, TimelineReport, build_index
@@ -79,7 +74,8 @@ def index_wal(
     # Asked before the archive is listed: what it was told is archived must be there, later WAL may be on its way.
     server, _ = ask_server(installation)
     notes = observe_names(installation)
-    with _alone(settings.state_dir / "wal-index", installation.run_as) as folder:
+    busy = IndexRunning("another `wal index` is reading the archive", hint="Wait for its end.")
+    with alone(settings.state_dir / "wal-index", installation.run_as, busy) as folder:
         report = build_index(
             Source(archive, installation.tools, folder),
             installation.catalog,
@@ -112,20 +108,3 @@ def _window_start(installation: Installation) -> datetime | None:
             return None
         starts += [each.manifest.started_at for each in stored if each.manifest.type in _PHYSICAL]
     return min(starts, default=None)
-
-
-@contextmanager
-def _alone(folder: Path, user: str | None) -> Iterator[Path]:
-    """A folder for segments that are being read, for one run at a time; what a killed one left goes."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder.with_name(f"{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IndexRunning("another `wal index` is reading the archive", hint="Wait for its end.") from None
-        shutil.rmtree(folder, ignore_errors=True)
-        yield make_private_dir(folder, user)
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(lock)

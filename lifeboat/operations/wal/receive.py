@@ -1,18 +1,17 @@
 """Runs pg_receivewal with a physical slot, in the foreground, and pushes what it finishes to the archive."""
 
-import signal
 import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import psycopg
 
 from lifeboat.commands import CommandFailed
 from lifeboat.errors import LifeboatError, SettingsError, TransientError
 from lifeboat.operations.installation import LOG, Installation
+from lifeboat.operations.signals import stop_event
 from lifeboat.operations.wal.received import spool_folder
 from lifeboat.postgres.connections import connect, single_value, system_identifier
 from lifeboat.postgres.folders import make_private_dir
@@ -22,6 +21,8 @@ from lifeboat.wal.receiving import Spool
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 _PUSH_SECONDS = 1.0
+# What pg_receivewal says, itself in English always, where the server does not send from there; source: receivelog.c.
+_NOT_SENT = ('replication command "START_REPLICATION"', "unexpected termination of replication stream")
 # What a server says of a position that it does not have; source: walsender.c and xlogreader.c of PostgreSQL.
 _REMOVED, _OTHER_HISTORY = "has already been removed", "is not in this server's history"
 _LIMIT = "SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'"
@@ -59,18 +60,8 @@ class _Server:
 
 def receive_wal_until_stopped(installation: Installation) -> None:
     """Receive until SIGINT, SIGTERM or SIGHUP, called from the main thread; raises as `receive_wal`."""
-    stopping = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stopping.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with stop_event() as stopping:
         receive_wal(installation, stopping)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def receive_wal(installation: Installation, stopping: threading.Event) -> None:
@@ -166,13 +157,14 @@ class _Receiver:
     def go_on_at_slot(self, said: str, lasted_seconds: float) -> None:
         """Put the spool's unfinished segment aside where the server cannot go on from it: it never could again.
 
-        A new slot that fails at once counts too: what the server says may be in any language. Nothing is lost where
-        the slot is older than that segment, since the server has all of it.
+        A new slot from which nothing is sent counts too: what the server says may be in any language. Nothing is lost
+        where the slot is older than that segment, since the server has all of it.
         """
         if self.spool is None or self.server is None:
             return
         is_new = self.server.slot_is_new and lasted_seconds < _LONGEST_PAUSE_SECONDS
-        if not (is_new or _REMOVED in said or _OTHER_HISTORY in said):
+        is_refused = is_new and any(text in said for text in _NOT_SENT)
+        if not (is_refused or _REMOVED in said or _OTHER_HISTORY in said):
             return
         aside = self.spool.set_aside()
         for name in aside:
@@ -185,6 +177,13 @@ class _Receiver:
         # Where pg_receivewal began, it has set the slot back to what the server does not have.
         self.slot_lsn = self.server.slot_lsn
         self.slot_is_useless = _REMOVED in said and not aside and not self.spool.finished()
+        if self.slot_is_useless:
+            LOG.error(
+                "WAL may be missing in the archive from %s on: the server has removed what the slot %s should keep; the"
+                " slot is made anew; take a full backup if `lifeboat wal health` asks for one",
+                self.slot_lsn,
+                self.installation.settings.wal.receive_slot,
+            )
 
     def _ask(self) -> _Server:
         """Have a slot that keeps WAL where the server has some, and ask what the server is."""

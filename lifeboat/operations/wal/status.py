@@ -22,7 +22,7 @@ from lifeboat.wal.scrub_record import ScrubFinding, ScrubRecord, damaged_segment
 
 PGBACKREST_SCRUB_NAME = "pgbackrest-scrub.json"
 _SERVER = """
-SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery(), l.lsn::text,
+SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_postmaster_start_time(), pg_catalog.pg_is_in_recovery(), l.lsn::text,
        CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_walfile_name(l.lsn) END,
        archived_count, last_archived_wal, last_archived_time, failed_count, last_failed_wal, last_failed_time
 FROM pg_catalog.pg_stat_archiver, (SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
@@ -30,7 +30,8 @@ FROM pg_catalog.pg_stat_archiver, (SELECT CASE WHEN pg_catalog.pg_is_in_recovery
 """
 _SETTINGS = """
 SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY
-('{archive_mode, archive_command, archive_library, max_slot_wal_keep_size, wal_segment_size}')
+('{archive_mode, archive_command, archive_library, archive_timeout, checkpoint_timeout, max_slot_wal_keep_size,
+   wal_segment_size}')
 """
 _SLOTS = """
 SELECT slot_name::text, slot_type, active, wal_status, safe_wal_size,
@@ -147,7 +148,7 @@ def read_server_wal(installation: Installation) -> ServerWal:
         row = session.execute(_SERVER.encode()).fetchone()
         if row is None:
             raise psycopg.DataError("no row from pg_stat_archiver")
-        now, in_recovery, lsn, segment, *archiver = row
+        now, started_at, in_recovery, lsn, segment, *archiver = row
         may_list = session.execute(_MAY_LIST).fetchone()
         counted = session.execute(_WAITING.encode()).fetchone() if may_list and may_list[0] else None
         waiting, oldest_waiting_at = counted if counted is not None else (None, None)
@@ -168,6 +169,9 @@ def read_server_wal(installation: Installation) -> ServerWal:
         slots_are_limited=settings.get("max_slot_wal_keep_size") != "-1",
         heartbeat_age_seconds=heartbeat,
         heartbeat_error=heartbeat_error,
+        started_at=started_at,
+        archive_timeout_seconds=int(settings["archive_timeout"]),
+        checkpoint_timeout_seconds=int(settings["checkpoint_timeout"]),
     )
 
 

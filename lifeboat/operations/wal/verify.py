@@ -1,21 +1,16 @@
 """Scrubs the platform's WAL archive and keeps what it finds where every reader of the archive looks."""
 
-import fcntl
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 from lifeboat.errors import LifeboatError, TransientError
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.wal.archives import wal_archive
 from lifeboat.operations.wal.health import gaps_that_matter
+from lifeboat.operations.wal.one_run import alone
 from lifeboat.operations.wal.status import read_scrub_record, read_wal_status, scrub_place
 from lifeboat.postgres.binaries import PgTools
-from lifeboat.postgres.folders import make_private_dir
 from lifeboat.wal.scrub import ScrubOrder, ScrubProgress, ScrubReport, scrub
 from lifeboat.wal.scrub_record import ScrubRecord, ScrubRecordDamaged, store_record
 
@@ -38,7 +33,8 @@ def verify_wal(
     """
     archive, settings = wal_archive(installation), installation.settings
     destination, key = scrub_place(installation)
-    with _alone(settings.state_dir / "wal-verify", installation.run_as) as folder:
+    busy = ScrubRunning("another `wal verify` is reading the archive", hint="Wait for its end.")
+    with alone(settings.state_dir / "wal-verify", installation.run_as, busy) as folder:
         order = ScrubOrder(
             scratch_dir=folder,
             tools=_tools(installation),
@@ -52,13 +48,12 @@ def verify_wal(
             save=lambda record: store_record(destination, key, record),
             on_progress=on_progress,
         )
-    # The listing alone calls a gap what is on its way, and what a full backup has bridged long since.
-    report = replace(report, gaps=gaps_that_matter(installation, read_wal_status(installation)))
     for finding in report.new_findings:
         LOG.error("archived WAL is damaged: %s", finding)
     for note in report.notes:
         LOG.warning("%s", note)
-    return report
+    # The listing alone calls a gap what is on its way, and what a full backup has bridged long since.
+    return replace(report, gaps=gaps_that_matter(installation, read_wal_status(installation)))
 
 
 def _known(installation: Installation) -> ScrubRecord | None:
@@ -76,20 +71,3 @@ def _tools(installation: Installation) -> PgTools | None:
     except LifeboatError as error:
         LOG.warning("records cannot be checked without PostgreSQL's programs: %s", error.message)
         return None
-
-
-@contextmanager
-def _alone(folder: Path, user: str | None) -> Iterator[Path]:
-    """A folder for segments that are being read, for one run at a time; what a killed one left goes."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder.with_name(f"{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ScrubRunning("another `wal verify` is reading the archive", hint="Wait for its end.") from None
-        shutil.rmtree(folder, ignore_errors=True)
-        yield make_private_dir(folder, user)
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(lock)

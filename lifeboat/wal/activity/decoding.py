@@ -4,6 +4,7 @@ Records cross segments: each run ends with the last record that is whole, and th
 with the following segments there. Read one by one, segments lose the records between them.
 """
 
+import signal
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,8 +25,8 @@ from lifeboat.wal.pages import MAJOR_BY_MAGIC
 
 # What lies unpacked is at most twice this: a run's segments and the next run's.
 WINDOW_BYTES = 128 * 1024 * 1024
-# How pg_waldump ends when it does not understand WAL; killed, or never started, it ends otherwise.
-_NOT_UNDERSTOOD = 1
+# How pg_waldump ends when it does not understand WAL, or crashes over it; killed, or never started, it ends otherwise.
+_NOT_UNDERSTOOD = frozenset({1, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, -signal.SIGSEGV})
 # Decoding begins as soon as these are there.
 _FIRST_SEGMENTS = 2
 
@@ -134,7 +135,7 @@ def _run(  # noqa: PLR0913 - which WAL, from where to where, for whom
             on_stdout=reading.feed,
         )
     except commands.CommandFailed as error:
-        if error.returncode != _NOT_UNDERSTOOD:
+        if error.returncode not in _NOT_UNDERSTOOD:
             raise DecoderKilled(
                 f"the WAL of timeline {path.timeline} was not read to its end: {error.message}",
                 hint="Nothing is lost: run it again. If it is killed each time, the machine may lack memory.",

@@ -20,7 +20,6 @@ from lifeboat.wal.names import format_lsn
 
 _NAMESPACE = UUID("6c696665-626f-6174-8000-77616c000000")
 _NAMES_TOLD = 5
-_MOST_NAMES = 20
 _TABLES = frozenset("rmp")
 
 
@@ -164,7 +163,10 @@ def to_event(  # noqa: PLR0913 - where, when and what
     affected: list[Affected],
     rows: int,
 ) -> WalEvent:
-    """An event as the catalog stores it; the same record and kind give the same id."""
+    """An event as the catalog stores it: all relations in the detail, the first in the text.
+
+    The same record and kind give the same id.
+    """
     texts = list(dict.fromkeys(item.text for item in affected))
     relations = ", ".join(texts[:_NAMES_TOLD])
     if len(texts) > _NAMES_TOLD:
@@ -180,7 +182,7 @@ def to_event(  # noqa: PLR0913 - where, when and what
         "rows": rows,
         "relations": [
             {"name": item.text, "database_oid": item.database_oid, "relfilenode": item.relfilenode, "oid": item.oid}
-            for item in affected[:_MOST_NAMES]
+            for item in affected
         ],
     }
     identity = f"{cluster}/{timeline}/{record.lsn}/{kind}/{affected[0].text if affected else ''}"

@@ -8,7 +8,7 @@ from lifeboat.catalog.store import Catalog
 from lifeboat.catalog.values import ActivityResolution
 from lifeboat.catalog.wal_values import IndexState, RelationFile, Span, WalEvent
 from lifeboat.wal.activity.beginning import APPROXIMATE_AT
-from lifeboat.wal.activity.decoding import Source, WalNotDecodable
+from lifeboat.wal.activity.decoding import DecoderKilled, Source, WalNotDecodable
 from lifeboat.wal.activity.landing import read_bucket
 from lifeboat.wal.activity.path_events import events_along
 from lifeboat.wal.activity.relation_names import RelationNames, file_text
@@ -174,7 +174,7 @@ class _After:
             found = read_bucket(
                 self.source, self.catalog, self.cluster, timeline, self.names, self.at, bucket, folded=folded
             )
-        except (WalNotDecodable, WalFileMissing, WalDamaged) as error:
+        except (WalNotDecodable, DecoderKilled, WalFileMissing, WalDamaged) as error:
             found = None
             self.doubts.append(f"the {'hour' if folded else 'minute'} of the target cannot be read: {error.message}")
         if found is not None:

@@ -9,13 +9,18 @@ from collections.abc import Callable
 from lifeboat.wal.archive_program import durable, layout
 from lifeboat.wal.archive_program.layout import ArchiveError, Config
 
+_LEAF_LENGTH = 16  # of a folder that holds segments; others, as `.lock`, would sort before every timeline
+
 
 class Absent(Exception):
     """The archive is there, was listed, and does not hold the file."""
 
 
-def locate(config: Config, name: str) -> str:
-    """The path of the stored file; raises Absent, and ArchiveError or OSError for anything unclear."""
+def locate(config: Config, name: str, looked_at_next: str) -> str:
+    """The path of the stored file; raises Absent, and ArchiveError or OSError for anything unclear.
+
+    Where a server finds a history in the folder `looked_at_next` (its pg_wal), there is no harm in "not there".
+    """
     kind = layout.require_kind(config, name)
     layout.require_owner(config.archive, config.system_identifier, config.segment_size_bytes)
     leaf = layout.folder_name(name)
@@ -24,7 +29,7 @@ def locate(config: Config, name: str) -> str:
     entries = layout.find_entries(os.path.join(config.archive, leaf), name) if leaf in leaves else []
     if not entries and kind == "segment":
         _refuse_gap(config.archive, leaves, name)
-    if not entries and kind == "history":
+    if not entries and kind == "history" and not os.path.exists(os.path.join(looked_at_next, name)):
         _refuse_lost_history(leaves, name)
     if not entries:
         raise Absent
@@ -49,19 +54,23 @@ def _refuse_gap(archive: str, leaves: list[str], name: str) -> None:
 
 
 def _refuse_lost_history(leaves: list[str], name: str) -> None:
-    """Where segments of the timeline are there: recovery would end on an older one, or take its number again."""
-    # The first timeline has none.
-    if name[:8] != "00000001" and any(leaf[:8] == name[:8] for leaf in leaves):
+    """Where its timeline and a lower one are there: recovery would end on the lower one, or take the number again.
+
+    An archive that was begun on a timeline never got its history, nor a lower timeline: there recovery needs none.
+    """
+    timelines = {leaf[:8] for leaf in leaves if len(leaf) == _LEAF_LENGTH}
+    if name[:8] in timelines and min(timelines) < name[:8]:
         raise ArchiveError(
-            "it is missing while segments of its timeline are there",
-            "Copy it from the server's pg_wal or another copy of the archive, with `lifeboat wal push`.",
+            "it is missing while segments of its timeline and of a lower one are there",
+            "Copy it from the server's pg_wal or another copy of the archive, with `lifeboat wal push`, or move that"
+            " timeline's segments away.",
         )
 
 
 def fetch(config: Config, target: str, name: str) -> None:
     """Write the archive file `name` to the path `target`, whole and checked; raises as `locate` does."""
-    stored = locate(config, name)
     folder, base = os.path.split(os.path.abspath(target))
+    stored = locate(config, name, folder)
     durable.remove_leftovers(folder)
     with durable.temporary_file(folder, base, 0o600) as (temporary, stream):
         for plain in layout.read_entry(stored, config.segment_size_bytes):
