@@ -18,6 +18,7 @@ from lifeboat.agent.lock import wait_for_turn
 from lifeboat.agent.notifying import notify_systemd
 from lifeboat.agent.observing import observe_databases
 from lifeboat.agent.reconnecting import keep_working
+from lifeboat.agent.waking import wake_checkpointer
 from lifeboat.catalog.store import Catalog
 from lifeboat.postgres.connections import ConnectionInfo, connect
 from lifeboat.postgres.lock import LOCK_DATABASE, LockHolder
@@ -99,6 +100,8 @@ class Agent:
                 session.execute("SET synchronous_commit = local")
                 if prepare_heartbeat(session):
                     LOG.info("made %s in the database %s", HEARTBEAT_TABLE, session.info.dbname)
+                if wake_checkpointer(session):
+                    LOG.info("the server was started just now: had it reload, so that archive_timeout counts at once")
                 self._leading.set()
                 try:
                     self._beat_on(holder, session, succeeded)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lifeboat.agent.heartbeat import (
     setup_statements,
 )
 from lifeboat.agent.lock import running_agent as agent_at_work
+from lifeboat.agent.waking import wake_checkpointer
 from lifeboat.catalog.store import Catalog
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import ConnectionInfo, connect
@@ -75,6 +77,43 @@ def test_each_beat_is_a_commit_that_recovery_can_aim_at(server: Cluster, catalog
     assert before is not None
     assert after is not None
     assert before < after
+
+
+def test_archive_timeout_counts_at_once_on_a_server_that_was_just_started(
+    each_stopped_cluster: Cluster, catalog: Catalog
+) -> None:
+    """Not only when the checkpointer wakes by itself: that is checkpoint_timeout, 300 s, after the start."""
+    each_stopped_cluster.write_settings({"archive_mode": True, "archive_command": "true", "archive_timeout": 1})
+    each_stopped_cluster.start()
+    dsn = each_stopped_cluster.dsn()
+    with connect(dsn, autocommit=True) as session, running_agent(dsn, catalog):
+        soon(lambda: session.execute("SELECT archived_count FROM pg_stat_archiver").fetchone() != (0,))
+    each_stopped_cluster.stop()
+
+
+def test_a_server_is_waked_only_where_it_matters_and_by_who_may(each_stopped_cluster: Cluster) -> None:
+    server = each_stopped_cluster
+    server.start()
+    with connect(server.dsn(), autocommit=True) as session:
+        assert not wake_checkpointer(session)  # archive_timeout is 0
+        session.execute("ALTER SYSTEM SET archive_timeout = 10")
+        session.execute("CREATE ROLE plain LOGIN")
+    server.stop()
+    time.sleep(1.1)  # a file's time is taken in whole seconds here, and must be before the start
+    server.start()
+    with connect(server.dsn(), autocommit=True) as session, connect(server.dsn(user="plain"), autocommit=True) as plain:
+        assert not wake_checkpointer(plain)
+        session.execute("GRANT EXECUTE ON FUNCTION pg_reload_conf(), pg_stat_file(text, boolean) TO plain")
+        session.execute("GRANT pg_read_all_settings, pg_read_server_files TO plain")
+        hba = server.data_dir / "pg_hba.conf"
+        before = hba.stat()
+        os.utime(hba, (before.st_atime, time.time() + 5))
+        for each in (session, plain):
+            assert not wake_checkpointer(each)  # somebody is editing it
+        os.utime(hba, (before.st_atime, before.st_mtime))
+        assert wake_checkpointer(plain)
+        soon(lambda: not wake_checkpointer(session))  # it is awake, once the reload has come through
+    server.stop()
 
 
 def test_a_second_agent_waits_and_takes_over(
