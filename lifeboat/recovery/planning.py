@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from lifeboat.errors import PermanentError
+from lifeboat.errors import LifeboatError, PermanentError
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span, SpanEnd, spans_on
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind, time_text
 from lifeboat.recovery.timelines import TimelinePath, current_timeline, path_to
@@ -36,28 +36,41 @@ class WalPoint:
 class WalReader(Protocol):
     """What planning asks of the WAL itself; each answer reads few segments."""
 
-    def last_commit(self, span: Span) -> WalPoint | None:
-        """The last commit in the archived segments of a span, None when there is none."""
+    def last_commit(self, span: Span, before_lsn: int | None = None) -> WalPoint | None:
+        """The last commit in the archived segments of a span, or of those before a position; None without any."""
+        ...
+
+    def first_commit(self, span: Span, from_lsn: int) -> WalPoint | None:
+        """The first commit of a span at or behind a position, None when there is none."""
         ...
 
     def last_record_lsn(self, span: Span) -> int:
         """Where the last record of a span begins; the backup's stop when nothing lies behind it."""
         ...
 
-    def find_name(self, name: str, path: TimelinePath) -> WalPoint | None:
-        """A named restore point on a path: of several the one that is known by that name, or the newest."""
+    def find_name(self, name: str, path: TimelinePath, from_lsn: int = 0) -> WalPoint | None:
+        """A named restore point on a path: of several the one that is known by that name, or the newest.
+
+        With `from_lsn` it is looked for from about there on.
+        """
         ...
 
-    def find_commit(self, xid: int, path: TimelinePath) -> WalPoint | None:
-        """The end, by commit or abort, of a transaction on a path; the newest where its number was used again."""
+    def find_commit(self, xid: int, path: TimelinePath, from_lsn: int = 0) -> WalPoint | None:
+        """The end, by commit or abort, of a transaction on a path; the newest where its number was used again.
+
+        With `from_lsn` it is looked for from about there on.
+        """
         ...
 
 
 class TargetRefused(PermanentError):
     """No backup and WAL lead to a target; `earlier` and `later` are the nearest moments that can be had.
 
-    `not_archived` says that WAL reaches up to `earlier` without a fault, and only ends there.
+    `not_archived` says that WAL reaches up to `earlier` without a fault, and only ends there. `other_timeline` has
+    what was asked for, or a transaction of that number.
     """
+
+    other_timeline: int | None = None
 
     def __init__(
         self,
@@ -113,10 +126,24 @@ def plan_restore(
 ) -> RestorePlan:
     """Plan the way to a target; raises TargetRefused and TimelineUnknown."""
     points = list(backups)
-    known = {*wal.timelines, *(point.timeline for point in points)}
+    known = _known(points, wal)
     if target.kind is TargetKind.BACKUP:
         return _to_backup(target, points, wal, known)
-    path = path_to(target.timeline or current_timeline(wal.histories, known), wal.histories, known)
+    wanted = target.timeline or current_timeline(wal.histories, known)
+    try:
+        return _on_timeline(wanted, target, points, wal, reader)
+    except TargetRefused as refused:
+        elsewhere = _elsewhere(wanted, target, points, wal, reader)
+        if elsewhere is not None:
+            refused.other_timeline, text = elsewhere
+            refused.hint = f"{refused.hint} {text}: `--timeline {refused.other_timeline}`."
+        raise
+
+
+def _on_timeline(
+    timeline: int, target: RecoveryTarget, points: Sequence[BackupPoint], wal: ArchivedWal, reader: WalReader
+) -> RestorePlan:
+    path = path_to(timeline, wal.histories, _known(points, wal))
     spans = spans_on(path, points, wal)
     if not spans:
         raise TargetRefused(f"no usable backup leads to timeline {path.timeline}", hint=_unusable_text(points))
@@ -125,6 +152,48 @@ def plan_restore(
     if target.kind is TargetKind.LATEST:
         return _to_latest(target, spans[-1], reader)
     return _to_position(target, spans, path, reader)
+
+
+def _known(points: Iterable[BackupPoint], wal: ArchivedWal) -> set[int]:
+    return {*wal.timelines, *(point.timeline for point in points)}
+
+
+def _elsewhere(
+    timeline: int, target: RecoveryTarget, points: Sequence[BackupPoint], wal: ArchivedWal, reader: WalReader
+) -> tuple[int, str] | None:
+    """The newest other timeline that has a moment, a name or a transaction, and that in words.
+
+    None for what any timeline has: each has an end, and at a position one has another record than the other.
+    """
+    if target.kind in {TargetKind.LATEST, TargetKind.LSN}:
+        return None
+    known = _known(points, wal)
+    refused = path_to(timeline, wal.histories, known)
+    for other in sorted(known - {timeline}, reverse=True):
+        try:
+            found, exact = None, replace(target, timeline=other)
+            if target.kind is not TargetKind.TIME:
+                # What both have in common was searched already.
+                path = path_to(other, wal.histories, known)
+                found = _find(target, path, reader, path.leaves(refused))
+                if found is None:
+                    continue
+                exact = RecoveryTarget(TargetKind.LSN, lsn=found.lsn, timeline=other)
+            _on_timeline(other, exact, points, wal, reader)
+        except LifeboatError:
+            # It does not have it, or cannot be read: that must not hide why the target was refused.
+            continue
+        if target.xid is not None and found is not None:
+            ended = "was rolled back" if found.rolled_back else "committed"
+            return other, f"Timeline {other} has one of that number, which {ended} at {time_text(found.at)}"
+        return other, f"Timeline {other} has it"
+    return None
+
+
+def _find(target: RecoveryTarget, path: TimelinePath, reader: WalReader, from_lsn: int = 0) -> WalPoint | None:
+    if target.name is not None:
+        return reader.find_name(target.name, path, from_lsn)
+    return reader.find_commit(target.xid or 0, path, from_lsn)
 
 
 def end_of(span: Span, reader: WalReader) -> datetime:
@@ -172,7 +241,29 @@ def _to_time(target: RecoveryTarget, spans: Sequence[Span], reader: WalReader) -
             immediate = RecoveryTarget(TargetKind.BACKUP, backup=span.backup.label)
             return RestorePlan(target, span.backup, span, immediate.settings(span.path.timeline), at, at)
         raise _beyond(at, span, end, min(later, default=None))
+    _refuse_in_change(at, span, last, later, reader)
     return RestorePlan(target, span.backup, span, target.settings(span.path.timeline), span.backup.stopped_at, at)
+
+
+def _refuse_in_change(at: datetime, span: Span, last: WalPoint, later: Sequence[datetime], reader: WalReader) -> None:
+    """Refuse a moment between the last commit before a switch and the first one behind it.
+
+    It may mean what the older timeline had then, which was given up, or the state that the newer one began with: that
+    can be had by the moment of the last commit before the switch.
+    """
+    for switch_lsn in reversed(span.path.switches_behind(span.backup.stop_lsn)):
+        first = reader.first_commit(span, switch_lsn) if last.lsn >= switch_lsn else None
+        if first is None or at >= first.at:
+            continue
+        before = reader.last_commit(span, switch_lsn)
+        left_at = max(before.until, span.backup.stopped_at) if before is not None else span.backup.stopped_at
+        if at > left_at:
+            raise TargetRefused(
+                f"{time_text(at)} lies in a change of timelines: timeline {first.timeline} goes on from what was"
+                f" committed up to {time_text(left_at)}, and its first commit is of {time_text(first.at)}",
+                earlier=left_at,
+                later=min([first.at, *later]),
+            )
 
 
 def _beyond(at: datetime, span: Span, end: datetime, later: datetime | None) -> TargetRefused:
@@ -216,11 +307,7 @@ def _short_of(span: Span, end: datetime) -> str:
 def _to_position(target: RecoveryTarget, spans: Sequence[Span], path: TimelinePath, reader: WalReader) -> RestorePlan:
     lsn, at, found = target.lsn, None, None
     if lsn is None:
-        found = (
-            reader.find_name(str(target.name), path)
-            if target.name is not None
-            else reader.find_commit(target.xid or 0, path)
-        )
+        found = _find(target, path, reader)
         if found is None:
             raise TargetRefused(
                 f"{target} is not in the archived WAL of timeline {path.timeline}",
@@ -251,11 +338,18 @@ def _to_position(target: RecoveryTarget, spans: Sequence[Span], path: TimelinePa
         exact.settings(path.timeline),
         span.backup.stopped_at,
         at,
-        notes=(f"transaction {target.xid} was rolled back: nothing of it is there",)
-        if found is not None and found.rolled_back
-        else (),
+        notes=_of_transaction(target, found),
         point=found if target.name is not None else None,
     )
+
+
+def _of_transaction(target: RecoveryTarget, found: WalPoint | None) -> tuple[str, ...]:
+    """When it ended: after a restore in place two timelines may have one of the same number."""
+    if target.xid is None or found is None:
+        return ()
+    if found.rolled_back:
+        return (f"transaction {target.xid} was rolled back: nothing of it is there",)
+    return (f"transaction {target.xid} committed at {time_text(found.at)} on timeline {found.timeline}",)
 
 
 def _unusable_text(points: Sequence[BackupPoint]) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import groupby, pairwise
 
-from lifeboat.recovery.planning import WalReader
+from lifeboat.recovery.planning import WalPoint, WalReader
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span, SpanEnd, spans_on
 from lifeboat.recovery.targets import time_text
 from lifeboat.recovery.timelines import TimelinePath, TimelineUnknown, current_timeline, path_to
@@ -23,6 +23,7 @@ class HoleReason(StrEnum):
     MISSING = "missing"
     DAMAGED = "damaged"
     NO_COMMIT = "no commit"
+    BRANCH = "another timeline"
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,21 @@ class Window:
 
 @dataclass(frozen=True)
 class Hole:
-    """Moments that cannot be had: those after `after` and before `before`, None for all later ones."""
+    """Moments that cannot be had: those after `after` and before `before`, None for all later ones.
+
+    `left` is the timeline that was left then, where a switch makes the hole.
+    """
 
     after: datetime
     before: datetime | None
     reason: HoleReason
     segments: tuple[Segment, ...] = ()
+    left: int | None = None
 
     @property
     def is_fault(self) -> bool:
         """Whether something is lost, and not only nothing to be had."""
-        return self.reason is not HoleReason.NO_COMMIT
+        return self.reason not in {HoleReason.NO_COMMIT, HoleReason.BRANCH}
 
     def __str__(self) -> str:
         where = f"after {time_text(self.after)}" + (f" and before {time_text(self.before)}" if self.before else "")
@@ -73,6 +78,8 @@ class Hole:
     def _why(self) -> str:
         if self.reason is HoleReason.NO_COMMIT:
             return "no commit of that time is in the archive"
+        if self.reason is HoleReason.BRANCH:
+            return f"this timeline goes on from what timeline {self.left} was before; timeline {self.left} may have it"
         if len(self.segments) == 1:
             return f"the WAL segment {self.segments[0].name} is {self.reason}"
         first, last = self.segments
@@ -151,27 +158,81 @@ def _windows_and_holes(spans: Sequence[Span], wal: ArchivedWal, reader: WalReade
     before: Span | None = None
     for _, group in groupby(spans, key=lambda span: span.missing):
         members = list(group)
-        found = list(_windows(members, reader))
-        if before is not None and found[0].earliest > windows[-1].latest:
-            holes.append(_hole(windows[-1].latest, found[0].earliest, before, wal))
-        holes += [Hole(older.latest, newer.earliest, HoleReason.NO_COMMIT) for older, newer in pairwise(found)]
-        windows += found
+        for piece in _pieces(members, reader):
+            found = list(_windows(piece))
+            if windows and found and found[0].earliest > windows[-1].latest:
+                after, begins = windows[-1].latest, found[0].earliest
+                if piece.earlier:
+                    holes.append(Hole(after, begins, HoleReason.BRANCH, left=_left(piece)))
+                elif before is not None:
+                    holes.append(_hole(after, begins, before, wal))
+            holes += [Hole(older.latest, newer.earliest, HoleReason.NO_COMMIT) for older, newer in pairwise(found)]
+            windows += found
         before = members[-1]
     if before is not None and before.end is not SpanEnd.ARCHIVE:
         holes.append(_hole(windows[-1].latest, None, before, wal))
     return windows, holes
 
 
-def _windows(spans: Sequence[Span], reader: WalReader) -> Iterator[Window]:
-    """The windows of backups that the same WAL leads on from, as far as its end."""
+@dataclass(frozen=True)
+class _Piece:
+    """What the same WAL leads to between two switches: the backups that ended there, and those that lead there.
+
+    `first` and `last` are its commits; `first` counts only where an earlier backup leads there.
+    """
+
+    begin_lsn: int
+    spans: tuple[Span, ...]
+    earlier: tuple[Span, ...]
+    first: WalPoint | None
+    last: WalPoint | None
+
+
+def _pieces(spans: Sequence[Span], reader: WalReader) -> Iterator[_Piece]:
+    """The pieces that have anything. Planning refuses a moment between the commits of two of them, and so do we."""
+    newest = _last_commit(spans, reader, None)
+    path, oldest = spans[0].path, spans[0]
+    # A switch that no commit is archived behind makes no second piece.
+    switches = [at for at in path.switches_behind(oldest.backup.stop_lsn) if newest is not None and newest.lsn >= at]
+    bounds: list[int | None] = [*switches, None]
+    earlier: list[Span] = []
+    begin = 0
+    for end in bounds:
+        own = [
+            span
+            for span in spans
+            if (begin == 0 or span.backup.stop_lsn > begin) and (end is None or span.backup.stop_lsn <= end)
+        ]
+        last = newest if end is None else _last_commit([*earlier, *own], reader, end)
+        if last is not None and last.lsn < begin:
+            last = None
+        first = reader.first_commit(earlier[0], begin) if earlier and last is not None else None
+        if own or last is not None:
+            yield _Piece(begin, tuple(own), tuple(earlier), first, last)
+        earlier += own
+        begin = end or begin
+
+
+def _last_commit(spans: Sequence[Span], reader: WalReader, before_lsn: int | None) -> WalPoint | None:
     # The newest first: what lies behind it is least to read.
-    commits = (reader.last_commit(span) for span in reversed(spans) if span.needs_archive)
-    last = next((commit for commit in commits if commit is not None), None)
-    led_on = [span.backup for span in spans if last is not None and span.backup.stopped_at <= last.at]
-    if last is not None and led_on:
-        earliest = min(backup.stopped_at for backup in led_on)
-        yield Window(earliest, last.at, tuple(backup.label for backup in led_on))
-    alone = [span.backup for span in spans if span.backup not in led_on]
+    commits = (reader.last_commit(span, before_lsn) for span in reversed(spans) if span.needs_archive)
+    return next((commit for commit in commits if commit is not None), None)
+
+
+def _left(piece: _Piece) -> int:
+    stretches = (piece.earlier or piece.spans)[0].path.stretches
+    return next(item.timeline for item in stretches if item.end_lsn == piece.begin_lsn)
+
+
+def _windows(piece: _Piece) -> Iterator[Window]:
+    """The windows of backups that the same WAL leads on from, as far as its end or the next switch."""
+    last = piece.last
+    led_on = [span.backup for span in piece.spans if last is not None and span.backup.stopped_at <= last.at]
+    leading = [*(span.backup for span in piece.earlier), *led_on] if piece.first is not None else led_on
+    if last is not None and leading:
+        begins = [backup.stopped_at for backup in led_on] + ([piece.first.at] if piece.first is not None else [])
+        yield Window(min(begins), last.at, tuple(backup.label for backup in leading))
+    alone = [span.backup for span in piece.spans if span.backup not in led_on]
     for backup in sorted(alone, key=lambda each: each.stopped_at):
         yield Window(backup.stopped_at, backup.stopped_at, (backup.label,))
 

@@ -63,6 +63,25 @@ class ArchivedWal:
         found = self.ranges[position - 1] if position else None
         return found if found is not None and found.contains(segment) else None
 
+    def runs_on(self, path: TimelinePath) -> list[range]:
+        """The unbroken runs of archived segments along a path, by number, in order."""
+        found: list[tuple[int, int]] = []
+        for item in self.ranges:
+            numbers = [
+                number
+                for number in range(item.first.number, item.last.number + 1)
+                if path.segment(number, self.segment_size_bytes).timeline == item.timeline
+            ]
+            if numbers and path.stretch(item.timeline) is not None:
+                found.append((numbers[0], numbers[-1]))
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted(found):
+            if merged and merged[-1][1] + 1 == first:
+                merged[-1] = (merged[-1][0], last)
+            else:
+                merged.append((first, last))
+        return [range(first, last + 1) for first, last in merged]
+
     def has_after(self, segment: Segment, path: TimelinePath) -> bool:
         """Whether the archive goes on behind a missing segment, on the way to the path's timeline."""
         return any(

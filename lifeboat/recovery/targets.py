@@ -104,7 +104,7 @@ def time_text(at: datetime) -> str:
 
 
 def parse_time(text: str, now: datetime) -> datetime:
-    """A moment from `2026-11-22 14:03:22`, with a zone or in UTC, `now`, or `15m ago`; raises TargetUnreadable."""
+    """A moment from `2026-11-22 14:03:22`, with an offset or in UTC, `now`, or `15m ago`; raises TargetUnreadable."""
     wanted = text.strip()
     if wanted.lower() == "now":
         return now
@@ -114,7 +114,8 @@ def parse_time(text: str, now: datetime) -> datetime:
         at = datetime.fromisoformat(wanted.removesuffix(" UTC"))
     except ValueError:
         raise TargetUnreadable(
-            f"{text!r} is not a time", hint="Write it like `2026-11-22 14:03:22+01:00`; without a zone it is UTC."
+            f"{text!r} is not a time",
+            hint="Write it like `2026-11-22 14:03:22+01:00`; without an offset it is UTC. Or like `15m ago`.",
         ) from None
     try:
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)

@@ -37,6 +37,22 @@ class TimelinePath:
         """The part on that timeline, if it is on the way."""
         return next((item for item in self.stretches if item.timeline == timeline), None)
 
+    def switches_behind(self, lsn: int) -> tuple[int, ...]:
+        """Where the path goes over to a newer timeline at `lsn` or later, in order."""
+        return tuple(item.begin_lsn for item in self.stretches[1:] if item.begin_lsn >= lsn)
+
+    def leaves(self, other: "TimelinePath") -> int:
+        """The position from which it goes another way than `other` does; 0 where they have nothing in common."""
+        lsn = 0
+        for mine, theirs in zip(self.stretches, other.stretches, strict=False):
+            if mine.timeline != theirs.timeline:
+                break
+            ends = [item.end_lsn for item in (mine, theirs) if item.end_lsn is not None]
+            lsn = min(ends, default=mine.begin_lsn)
+            if mine.end_lsn != theirs.end_lsn:
+                break
+        return lsn
+
     def holds(self, timeline: int, lsn: int) -> bool:
         """Whether a backup that ended there can follow this path: what ends where a timeline ends still can."""
         found = self.stretch(timeline)

@@ -19,6 +19,7 @@ from lifeboat.wal.activity.transactions import Counts
 
 _INSERTED, _DELETED = 0, 2
 _WITHOUT_COUNTS = frozenset({EventKind.DROP, EventKind.TRUNCATE, EventKind.REWRITE, EventKind.REPLACED})
+_ORDER = {kind.value: number for number, kind in enumerate(EventKind)}
 _EMPTYING = frozenset({EventKind.TRUNCATE, EventKind.REPLACED})
 
 
@@ -28,6 +29,7 @@ class Change(StrEnum):
     COMES_BACK = "comes back"
     GOES = "goes"
     CHANGES_BACK = "changes back"
+    REPLACED = "replaced since: the earlier one comes back"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ class TableUndone:
 
 @dataclass(frozen=True)
 class ObjectUndone:
-    """A table or database that comes back, goes, or gets its former definition again; `at` is when that was done."""
+    """A table or database that comes back, goes, or gets its former definition again; `at` is when that was done.
+
+    One that was replaced by another of its name has both events, `drop, create`, and the time of the first.
+    """
 
     change: Change
     database: str
@@ -87,8 +92,15 @@ def tables_undone(undone: Undone, knowledge: Knowledge) -> tuple[TableUndone, ..
     """What is undone of each table, by database and name."""
     found: dict[tuple[str, str], TableUndone] = {}
     for item in undone.relations:
-        counts = (item.inserted_rows, item.updated_rows, item.deleted_rows)
-        found[item.database, item.relation] = TableUndone(item.database, item.relation, *counts)
+        key = (item.database, item.relation)
+        # A table and the one that was made under its name later are one line, as their events are.
+        table = found.get(key, TableUndone(*key))
+        found[key] = replace(
+            table,
+            inserted_rows=table.inserted_rows + item.inserted_rows,
+            updated_rows=table.updated_rows + item.updated_rows,
+            deleted_rows=table.deleted_rows + item.deleted_rows,
+        )
     for event, kind, entry in _entries(undone.events):
         name = _name(knowledge.names, entry, event.at)
         if kind is EventKind.BULK_DELETE or (name is not None and not name.is_counted):
@@ -104,11 +116,14 @@ def tables_undone(undone: Undone, knowledge: Knowledge) -> tuple[TableUndone, ..
 
 
 def objects_undone(undone: Undone, names: RelationNames) -> tuple[ObjectUndone, ...]:
-    """Which objects come back, go, or get their former definition: what was made and dropped since does neither."""
+    """Which objects come back, go, or get their former definition: what was made and dropped since does neither.
+
+    A name that one object lost and another one got since is one line, of the object that gets it back.
+    """
     events = list(_entries(undone.events))
     made = {_identity(entry) for _, kind, entry in events if kind in {EventKind.CREATE, EventKind.CREATE_DATABASE}}
     gone = {_identity(entry) for _, kind, entry in events if kind in {EventKind.DROP, EventKind.DROP_DATABASE}}
-    found: dict[tuple[Change, str, str], ObjectUndone] = {}
+    found: dict[tuple[str, str], dict[Change, ObjectUndone]] = {}
     for event, kind, entry in events:
         change = _CHANGES.get(kind)
         identity, name = _identity(entry), _name(names, entry, event.at)
@@ -118,8 +133,16 @@ def objects_undone(undone: Undone, names: RelationNames) -> tuple[ObjectUndone, 
             continue
         text = name.name if name is not None else entry["name"]
         database = names.database(entry["database_oid"])
-        found.setdefault((change, database, text), ObjectUndone(change, database, text, kind.value, event.at))
-    return tuple(found.values())
+        mine = found.setdefault((database, text), {})
+        mine.setdefault(change, ObjectUndone(change, database, text, kind.value, event.at))
+    return tuple(item for mine in found.values() for item in _without_contradiction(list(mine.values())))
+
+
+def _without_contradiction(of_name: list[ObjectUndone]) -> list[ObjectUndone]:
+    if len(of_name) < 2 or not any(item.change is Change.GOES for item in of_name):
+        return of_name
+    events = ", ".join(dict.fromkeys(item.event for item in of_name))
+    return [replace(of_name[0], change=Change.REPLACED, event=events)]
 
 
 _CHANGES = {
@@ -132,7 +155,8 @@ _CHANGES = {
 
 
 def _entries(events: Iterable[WalEvent]) -> Iterator[tuple[WalEvent, EventKind, Mapping[str, Any]]]:
-    for event in events:
+    # Of one commit: what was dropped before what was made in its place.
+    for event in sorted(events, key=lambda each: (each.at, _ORDER[each.detail_json["event"]])):
         for entry in event.detail_json.get("relations", ()):
             yield event, EventKind(event.detail_json["event"]), entry
 

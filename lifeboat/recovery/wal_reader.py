@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from lifeboat.commands import CommandFailed
@@ -87,27 +88,48 @@ class ArchivedWalReader:
     on_read: Tell | None = None
     _ends: dict[tuple[TimelinePath, int, int, int], WalPoint | None] = field(default_factory=dict)
 
-    def last_commit(self, span: Span) -> WalPoint | None:
+    def last_commit(self, span: Span, before_lsn: int | None = None) -> WalPoint | None:
         """The last end of a transaction, by commit or abort, behind the backup's stop; replay stops at both."""
-        key = (span.path, span.first_number, span.last_number, span.backup.stop_lsn)
+        end_lsn = (span.last_number + 1) * self.wal.segment_size_bytes if before_lsn is None else before_lsn
+        key = (span.path, span.first_number, end_lsn, span.backup.stop_lsn)
         if key not in self._ends:
-            self._ends[key] = self._last_commit(span)
+            self._ends[key] = self._last_commit(span, end_lsn)
         return self._ends[key]
 
-    def _last_commit(self, span: Span) -> WalPoint | None:
+    def _last_commit(self, span: Span, end_lsn: int) -> WalPoint | None:
         newest: list[Record] = []
         latest = [b""]
 
         def take(chunk: bytes) -> None:
             for record in other_records(chunk):
-                if record.what in _ENDS and record.lsn >= span.backup.stop_lsn:
+                if record.what in _ENDS and span.backup.stop_lsn <= record.lsn < end_lsn:
                     newest[:] = [record]
                     latest[0] = max(latest[0], record.time())
 
-        for _ in self._backward(span.path, span.numbers, ("Transaction",), take):
+        numbers = range(span.first_number, min(span.last_number, (end_lsn - 1) // self.wal.segment_size_bytes) + 1)
+        for _ in self._backward(span.path, numbers, ("Transaction",), take):
             if newest:
                 return replace(self._point(newest[0], span.path), latest_at=to_datetime(latest[0]))
         return None
+
+    def first_commit(self, span: Span, from_lsn: int) -> WalPoint | None:
+        """The first end of a transaction, by commit or abort, at or behind a position of a span."""
+        found: list[Record] = []
+
+        def take(chunk: bytes) -> None:
+            if not found:
+                ends = (each for each in other_records(chunk) if each.what in _ENDS and each.lsn >= from_lsn)
+                found.extend(islice(ends, 1))
+
+        first, stop, count = from_lsn // self.wal.segment_size_bytes, span.last_number + 1, 1
+        with self._unpacked(span.path) as segments:
+            while first < stop and not found:
+                # With the segment behind: a record that begins in the last one of them is whole there.
+                window = range(first, min(first + count + 1, stop))
+                self._decode_from(segments, window, first, ("Transaction",), take)
+                first, count = first + count, min(count * 2, self._per_window)
+                segments.keep(range(first, first + 1))
+        return self._point(found[0], span.path) if found else None
 
     def last_record_lsn(self, span: Span) -> int:
         """Where the last record of a span begins; the backup's stop when nothing lies behind it."""
@@ -123,14 +145,14 @@ class ArchivedWalReader:
                 break
         return newest[0]
 
-    def find_name(self, name: str, path: TimelinePath) -> WalPoint | None:
+    def find_name(self, name: str, path: TimelinePath, from_lsn: int = 0) -> WalPoint | None:
         """The named restore point on a path; where several have the name, the one that was noted, or the newest."""
         wanted, found = name.encode(), list[int]()
 
         def take(chunk: bytes) -> None:
             found.extend(parse_lsn(lsn.decode()) for lsn, text in _RESTORE_POINT.findall(chunk) if text == wanted)
 
-        for segments, noted in self._newest_first(path, "XLOG", take):
+        for segments, noted in self._newest_first(path, "XLOG", take, from_lsn):
             if noted is not None and segments is None:
                 return WalPoint(noted.at, noted.lsn, noted.timeline)
             # A place is noted by the record's end.
@@ -140,7 +162,7 @@ class ArchivedWalReader:
             found.clear()
         return None
 
-    def find_commit(self, xid: int, path: TimelinePath) -> WalPoint | None:
+    def find_commit(self, xid: int, path: TimelinePath, from_lsn: int = 0) -> WalPoint | None:
         """The end, by commit or abort, of a transaction on a path; the newest where its number was used again."""
         found: list[Record] = []
 
@@ -149,19 +171,21 @@ class ArchivedWalReader:
                 if record.what in _ENDS and record.transaction() == xid & _XID_MASK:
                     found.append(record)
 
-        for segments, _ in self._newest_first(path, "Transaction", take):
+        for segments, _ in self._newest_first(path, "Transaction", take, from_lsn):
             if segments is not None and found:
                 return self._point(max(found, key=lambda record: record.lsn), path)
         return None
 
     def _newest_first(
-        self, path: TimelinePath, manager: str, take: Take
+        self, path: TimelinePath, manager: str, take: Take, from_lsn: int
     ) -> Iterator[tuple["_Unpacked | None", NotedPlace | None]]:
-        """Decode the noted places, then the whole path backwards; returns to the caller after each window.
+        """Decode the noted places, then the path backwards to `from_lsn`; returns to the caller after each window.
 
         There are no segments for a noted place that the archive lacks.
         """
-        runs, size_bytes = self._runs(path), self.wal.segment_size_bytes
+        size_bytes = self.wal.segment_size_bytes
+        runs = [range(max(run.start, from_lsn // size_bytes), run.stop) for run in self.wal.runs_on(path)]
+        runs = [run for run in runs if run]
         with self._unpacked(path) as segments:
             for place in self.noted:
                 if not path.holds(place.timeline, place.lsn):
@@ -287,25 +311,6 @@ class ArchivedWalReader:
         else:
             return last
         return segments.path.segment(number, segments.size_bytes)
-
-    def _runs(self, path: TimelinePath) -> list[range]:
-        """The unbroken runs of archived segments along a path, by number."""
-        size_bytes, found = self.wal.segment_size_bytes, list[tuple[int, int]]()
-        for item in self.wal.ranges:
-            numbers = [
-                number
-                for number in range(item.first.number, item.last.number + 1)
-                if path.segment(number, size_bytes).timeline == item.timeline
-            ]
-            if numbers and path.stretch(item.timeline) is not None:
-                found.append((numbers[0], numbers[-1]))
-        merged: list[tuple[int, int]] = []
-        for first, last in sorted(found):
-            if merged and merged[-1][1] + 1 == first:
-                merged[-1] = (merged[-1][0], last)
-            else:
-                merged.append((first, last))
-        return [range(first, last + 1) for first, last in merged]
 
     @contextmanager
     def _unpacked(self, path: TimelinePath) -> Iterator["_Unpacked"]:

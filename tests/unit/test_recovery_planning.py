@@ -1,8 +1,8 @@
 """Restore plans against a model of WAL: a path is only planned when every segment of it is there, and lands right."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import assume, given
@@ -12,105 +12,9 @@ from lifeboat.recovery.planning import RestorePlan, TargetRefused, WalPoint, pla
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
 from lifeboat.recovery.timelines import TimelinePath, TimelineUnknown, current_timeline, path_to
-from lifeboat.wal.coverage import contiguous_ranges
-from lifeboat.wal.names import Segment, TimelineSwitch, format_lsn
-
-SIZE = 1 << 20
-BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
-# One commit in the middle of each segment, a minute apart: segment 7 commits at 00:07 on timeline 1, and a timeline
-# that began in segment s at minute m commits in segment s + k at minute m + k.
-Fork = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class World:
-    """A cluster's history: timeline 1 ran from minute 0; each fork left the one before at a segment, at a minute."""
-
-    forks: tuple[Fork, ...]
-    last_minute: int
-    missing: frozenset[Segment] = frozenset()
-    backups: tuple[BackupPoint, ...] = ()
-    commits: tuple[WalPoint, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        found = []
-        for timeline in range(1, len(self.forks) + 2):
-            first, minute = self.begin(timeline)
-            until = self.forks[timeline - 1][1] if timeline <= len(self.forks) else self.last_minute
-            found += [
-                WalPoint(
-                    BEGIN + timedelta(minutes=minute + k), (first + k) * SIZE + SIZE // 2, timeline, 700 + first + k
-                )
-                for k in range(until - minute)
-            ]
-        object.__setattr__(self, "commits", tuple(found))
-
-    def begin(self, timeline: int) -> Fork:
-        return (0, 0) if timeline == 1 else self.forks[timeline - 2]
-
-    @property
-    def histories(self) -> dict[int, tuple[TimelineSwitch, ...]]:
-        # A fork leaves at the segment's first byte: its commits are behind the switch.
-        every = [TimelineSwitch(number, segment * SIZE, "") for number, (segment, _) in enumerate(self.forks, 1)]
-        return {number + 1: tuple(every[:number]) for number in range(1, len(every) + 1)}
-
-    @property
-    def wal(self) -> ArchivedWal:
-        segments = {Segment(point.timeline, point.lsn // SIZE, SIZE) for point in self.commits} - self.missing
-        return ArchivedWal.of(contiguous_ranges(segments), (), self.histories, SIZE)
-
-    def on(self, path: TimelinePath) -> list[WalPoint]:
-        """The commits on a path, in the order of replay."""
-        return sorted(
-            (p for p in self.commits if path.segment(p.lsn // SIZE, SIZE).timeline == p.timeline), key=lambda p: p.lsn
-        )
-
-    def last_commit(self, span: Span) -> WalPoint | None:
-        numbers = range(span.first_number, span.last_number + 1)
-        found = [p for p in self.on(span.path) if p.lsn // SIZE in numbers and p.lsn >= span.backup.stop_lsn]
-        return found[-1] if found else None
-
-    def last_record_lsn(self, span: Span) -> int:
-        last = self.last_commit(span)
-        return last.lsn if last is not None else span.backup.stop_lsn
-
-    def find_name(self, name: str, path: TimelinePath) -> WalPoint | None:
-        return next((p for p in self.on(path) if name == f"p{p.xid}"), None)
-
-    def find_commit(self, xid: int, path: TimelinePath) -> WalPoint | None:
-        return next((p for p in self.on(path) if p.xid == xid), None)
-
-
-def backup(timeline: int, segment: int, minute: int, *, own_wal: bool = True) -> BackupPoint:
-    """A backup that took from the beginning to a quarter of a segment."""
-    stop = segment * SIZE + SIZE // 4
-    label = f"B{timeline}-{segment}"
-    at = BEGIN + timedelta(minutes=minute, seconds=-15)
-    return BackupPoint(label, "basebackup", timeline, segment * SIZE, stop, at, (label,), own_wal)
-
-
-@st.composite
-def worlds(draw: st.DrawFn) -> World:
-    """Up to two forks, some segments missing, some backups."""
-    first = draw(st.integers(4, 12))
-    forks: list[Fork] = []
-    if draw(st.booleans()):
-        forks.append((draw(st.integers(2, first - 1)), first))
-        if draw(st.booleans()):
-            second = first + draw(st.integers(3, 8))
-            forks.append((forks[0][0] + draw(st.integers(1, second - first - 1)), second))
-    end = (forks[-1][1] if forks else 0) + draw(st.integers(3, 10))
-    bare = World(tuple(forks), end)
-    every = sorted({Segment(p.timeline, p.lsn // SIZE, SIZE) for p in bare.commits})
-    missing = draw(st.sets(st.sampled_from(every), max_size=3))
-    places = draw(
-        st.lists(st.sampled_from(bare.commits), min_size=1, max_size=4, unique_by=lambda p: p.lsn + p.timeline)
-    )
-    own_wal = draw(st.booleans())
-    points = tuple(
-        backup(p.timeline, p.lsn // SIZE, int((p.at - BEGIN).total_seconds() // 60), own_wal=own_wal) for p in places
-    )
-    return World(tuple(forks), end, frozenset(missing), points)
+from lifeboat.recovery.wal_reader import SegmentUnusable
+from lifeboat.wal.names import Segment, format_lsn
+from tests.support.wal_world import BEGIN, SIZE, World, backup, worlds
 
 
 def replay(world: World, plan: RestorePlan) -> list[WalPoint]:
@@ -187,8 +91,20 @@ def attempt(target: RecoveryTarget, world: World) -> RestorePlan | TargetRefused
 
 
 def reachable(world: World, path: TimelinePath, at: datetime) -> bool:
-    """By brute force: some backup ended by then, and an unbroken run of commits leads from it to `at` or beyond."""
-    return any(other.stopped_at <= at and reaches(world, path, other, at) for other in world.backups)
+    """By brute force: some backup ended by then, and an unbroken run of commits leads from it to `at` or beyond.
+
+    And the cluster lived `at` on this path: not between two commits, or a backup and a commit, that a switch parts.
+    """
+    leading = [other for other in world.backups if other.stopped_at <= at and reaches(world, path, other, at)]
+    if not leading:
+        return False
+    newest = max(leading, key=lambda other: other.stop_lsn)
+    commits = [commit for commit in world.on(path) if commit.lsn >= newest.stop_lsn]
+    done = max((commit.lsn for commit in commits if commit.at <= at), default=newest.stop_lsn)
+    last_at = max([newest.stopped_at, *(commit.at for commit in commits if commit.at <= at)])
+    following = min((commit.lsn for commit in commits if commit.at > at), default=None)
+    parted = following is not None and any(done <= item.begin_lsn <= following for item in path.stretches[1:])
+    return at == last_at or not parted
 
 
 def reaches(world: World, path: TimelinePath, point: BackupPoint, at: datetime) -> bool:
@@ -260,7 +176,7 @@ class Silent(World):
     def __init__(self) -> None:
         super().__init__((), 1)
 
-    def last_commit(self, span: Span) -> WalPoint | None:
+    def last_commit(self, span: Span, before_lsn: int | None = None) -> WalPoint | None:
         return None
 
 
@@ -311,7 +227,18 @@ def test_a_damaged_segment_is_told_apart_from_a_missing_one() -> None:
 def test_the_discarded_future_needs_its_timeline_named() -> None:
     # At minute 8 the cluster was restored to what it was in segment 5, and went on as timeline 2.
     world = World(((5, 8),), 14, backups=(backup(1, 2, 2),))
-    assert plan(at_minute(7.5), world).timeline == 2
+    assert plan(at_minute(8), world).timeline == 2
+    assert plan(at_minute(4), world).timeline == 2
+    for minute in (4.1, 6.5, 7.9):
+        with pytest.raises(TargetRefused, match="lies in a change of timelines: timeline 2 goes on") as refused:
+            plan(at_minute(minute), world)
+        assert (refused.value.earlier, refused.value.later) == (at_minute(4).at, at_minute(8).at)
+        has_it = minute < 7  # the last commit that timeline 1 has
+        assert refused.value.other_timeline == (1 if has_it else None)
+        assert str(refused.value.hint).endswith("Timeline 1 has it: `--timeline 1`.") == has_it
+    # Just before the first commit of timeline 2 is what it went on from.
+    before = RecoveryTarget(TargetKind.TIME, at=at_minute(8).at, inclusive=False)
+    assert plan(before, world).target == before
     assert plan(at_minute(6.5, timeline=1), world).timeline == 1
     assert plan(at_minute(12), world).span.path.segment(6, SIZE).timeline == 2
     with pytest.raises(TargetRefused, match="is after the last commit"):
@@ -346,6 +273,55 @@ def test_positions_names_and_transactions() -> None:
         plan(RecoveryTarget(TargetKind.XID, xid=701))
     with pytest.raises(TargetRefused, match="is after the last record in the archive"):
         plan(RecoveryTarget(TargetKind.LSN, lsn=SIZE * 40))
+
+
+def test_what_only_an_older_timeline_has_is_refused_with_its_number() -> None:
+    world = World(((5, 8),), 10, backups=(backup(1, 2, 2),))
+    # Timeline 1 went on to segment 7, timeline 2 has only come to segment 6.
+    for target, words in (
+        (RecoveryTarget(TargetKind.NAME, name="p707"), "Timeline 1 has it"),
+        (RecoveryTarget(TargetKind.XID, xid=707), "Timeline 1 has one of that number, which committed at 2026-11-22"),
+        (at_minute(6.5), "Timeline 1 has it"),
+    ):
+        with pytest.raises(TargetRefused) as refused:
+            plan(target, world)
+        assert refused.value.other_timeline == 1
+        assert words in str(refused.value.hint)
+        assert str(refused.value.hint).endswith(": `--timeline 1`.")
+
+
+def test_what_no_timeline_is_known_to_have_is_refused_without_a_number() -> None:
+    world = World(((5, 8),), 10, backups=(backup(1, 2, 2),))
+    # Timeline 1 has a position of that number too, but another record there.
+    position = RecoveryTarget(TargetKind.LSN, lsn=7 * SIZE + SIZE // 2)
+    for target in (position, RecoveryTarget(TargetKind.XID, xid=799)):
+        with pytest.raises(TargetRefused) as refused:
+            plan(target, world)
+        assert refused.value.other_timeline is None
+        assert "--timeline" not in str(refused.value.hint)
+
+
+def test_an_unreadable_other_timeline_does_not_hide_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(((5, 8),), 10, backups=(backup(1, 2, 2),))
+    find = World.find_commit
+
+    def fail_behind(self: World, xid: int, path: TimelinePath, from_lsn: int = 0) -> WalPoint | None:
+        if path.timeline == 1:
+            raise SegmentUnusable(Segment(1, 7, SIZE), "it is damaged")
+        return find(self, xid, path, from_lsn)
+
+    monkeypatch.setattr(World, "find_commit", fail_behind)
+    with pytest.raises(TargetRefused, match="is not in the archived WAL of timeline 2"):
+        plan(RecoveryTarget(TargetKind.XID, xid=707), world)
+
+
+def test_the_plan_says_when_a_transaction_committed() -> None:
+    """Its number does not tell: after a restore in place the new timeline uses it again."""
+    world = World(((5, 8),), 14, backups=(backup(1, 2, 2),))
+    ours = plan(RecoveryTarget(TargetKind.XID, xid=706), world)
+    theirs = plan(RecoveryTarget(TargetKind.XID, xid=706, timeline=1), world)
+    assert ours.notes == ("transaction 706 committed at 2026-11-22 00:09:00 UTC on timeline 2",)
+    assert theirs.notes == ("transaction 706 committed at 2026-11-22 00:06:00 UTC on timeline 1",)
 
 
 def test_a_suspect_backup_is_taken_only_when_asked_for_by_name() -> None:

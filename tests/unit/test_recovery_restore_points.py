@@ -12,7 +12,7 @@ from lifeboat.recovery.spans import ArchivedWal
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
 from lifeboat.recovery.timelines import TimelineUnknown
 from lifeboat.wal.names import Segment
-from tests.unit.test_recovery_planning import BEGIN, SIZE, World, backup, worlds
+from tests.support.wal_world import BEGIN, SIZE, World, backup, worlds
 
 
 def reach(world: World, only: int | None = None) -> list[TimelineReach]:
@@ -117,6 +117,13 @@ def test_each_timeline_has_its_own_moments() -> None:
     assert (first.timeline, first.current, first.latest) == (1, False, BEGIN + minute(7))
     assert (second.timeline, second.current, second.latest) == (2, True, BEGIN + minute(13))
     assert (second.parent, second.branched_lsn) == (1, 5 * SIZE)
+    assert [(w.earliest - BEGIN, w.latest - BEGIN) for w in second.windows] == [
+        (minute(1.75), minute(4)),
+        (minute(8), minute(13)),
+    ]
+    (hole,) = second.holes
+    assert (hole.reason, hole.left, hole.is_fault) == (HoleReason.BRANCH, 1, False)
+    assert "timeline 1 may have it" in str(hole)
     assert [each.timeline for each in reach(world, 2)] == [2]
     with pytest.raises(TimelineUnknown, match="there is no timeline 7"):
         reach(world, 7)
