@@ -2,14 +2,12 @@
 
 import fcntl
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import WorkerFilter
@@ -34,6 +32,7 @@ from lifeboat.errors import LifeboatError, PermanentError
 from lifeboat.operations.deployment_owner import DeploymentOwner
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.platform import start_platform, stop_platform
+from lifeboat.operations.signals import at_stop_signals
 from lifeboat.postgres.restoring import RestoreInProgress, RestoreInterrupted, refuse_while_restored
 
 _WATCH_SECONDS = 0.5
@@ -118,20 +117,17 @@ def run_until_signalled(installation: Installation, say: Say) -> None:
     """
     stopping, hurry = threading.Event(), threading.Event()
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
+    def stop() -> None:
         (hurry if stopping.is_set() else stopping).set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        with running_services(installation, say, stopping=stopping, hurry=hurry) as services:
-            if not stopping.is_set():
-                _introduce(services)
-            services.watch()
-            say("stopping")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with (
+        at_stop_signals(stop),
+        running_services(installation, say, stopping=stopping, hurry=hurry) as services,
+    ):
+        if not stopping.is_set():
+            _introduce(services)
+        services.watch()
+        say("stopping")
 
 
 @contextmanager

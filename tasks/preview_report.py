@@ -45,7 +45,7 @@ def facts(preview: RestorePreview) -> list[tuple[str, str]]:
     size, needs = preview.size, preview.needs
     wal = f"{count_text(size.wal_segments, 'WAL segment')} ({size_text(size.wal_stored_bytes)} stored)"
     rows = [
-        ("restored to", exact_time_text(preview.at)),
+        ("target", exact_time_text(preview.at)),
         ("timeline", str(preview.timeline)),
         ("known up to", exact_time_text(preview.indexed_until) if preview.indexed_until else "nothing is indexed"),
         ("transactions lost", _transactions_text(preview)),
@@ -53,7 +53,10 @@ def facts(preview: RestorePreview) -> list[tuple[str, str]]:
         ("backups needed", ", ".join(preview.chain)),
         ("to be read", f"{size_text(size.backups_bytes)} of backups, {wal}"),
         ("predicted time", _prediction_text(preview)),
-        ("space needed", f"{size_text(needs.disk_bytes)}; {size_text(needs.scratch_free_bytes)} are free for previews"),
+        (
+            "space needed",
+            f"up to about {size_text(needs.disk_bytes)}; {size_text(needs.scratch_free_bytes)} are free for previews",
+        ),
         ("PostgreSQL", needs.postgresql or "?"),
     ]
     if needs.extensions:

@@ -23,10 +23,21 @@ def server_facts(server: "ServerWal | None") -> list[tuple[str, str]]:
     return [
         ("last archived", archived or "nothing yet"),
         ("finished segments that wait", unknown if server.segments_behind is None else str(server.segments_behind)),
-        ("WAL not archived yet", unknown if server.lag_bytes is None else size_text(server.lag_bytes)),
+        ("WAL not archived yet", _lag_text(server)),
         ("failures of archive_command", f"{archiver.failed_count}{f', last with {failed}' if failed else ''}"),
         ("newest heartbeat", "never" if age is None else f"{age:.1f} s old"),
     ]
+
+
+def _lag_text(server: "ServerWal") -> str:
+    last = server.archiver.last_archived_wal
+    if server.lag_bytes is not None:
+        return size_text(server.lag_bytes)
+    if server.timeline is None or server.current_lsn is None:
+        return "not known: the server is in recovery"
+    if last is None:
+        return "not known: nothing was archived yet"
+    return f"not known: no segment of timeline {server.timeline} was archived yet, the last file was {last}"
 
 
 def slot_rows(server: "ServerWal") -> list[tuple[str, ...]]:

@@ -31,6 +31,7 @@ from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import ConnectionInfo, connect, single_value
 from lifeboat.postgres.folders import socket_dir_for
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind, time_text
+from lifeboat.settings.own_command import own_command
 from lifeboat.wal.coverage import wait_for_segment
 from tasks.figures import count_text
 
@@ -168,7 +169,7 @@ class Recovery:
         if self.happened is None:
             return []
         at, tools = f"{self.target:%Y-%m-%d %H:%M:%S}", self.installation.tools
-        lines = [f"that second, read-only, until Ctrl-C: lifeboat --config {settings} explore --at '{at}'"]
+        lines = [f"that second, read-only, until Ctrl-C: {own_command(settings, 'explore', '--at', at)}"]
         if self.place.is_dir():
             as_user = f"runuser -u {self.installation.run_as} -- " if self.installation.run_as else ""
             start = f"{tools.path('pg_ctl')} -D {self.place} -l {self.place}.log -o '-k /tmp -p {_SPARE_PORT}' start"

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lifeboat.errors import LifeboatError
 from lifeboat.operations.installation import Installation
+from lifeboat.settings.own_command import own_command
 
 _WIDTH_WITHOUT_TERMINAL = 150
 _UNITS = ("B", "kB", "MB", "GB")
@@ -53,9 +54,8 @@ def print_report(
     console.print(table)
     passed = all(step.passed for step in steps)
     console.print(f"{'All steps did what they should' if passed else 'The demo FAILED'}, in {total_seconds:.0f} s.")
-    console.print(
-        f"\nThe demo has stopped its services. To look around: lifeboat --config {settings} up", soft_wrap=True
-    )
+    look = own_command(settings, "up")
+    console.print(Text(f"\nThe demo has stopped its services. To look around: {look}"), soft_wrap=True)
     for step in steps:
         if step.url:
             console.print(f"  {step.name}: {step.url}", soft_wrap=True)

@@ -10,6 +10,8 @@ from console.cli.output import mark, say, say_json
 from console.cli.session import Session, session_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lifeboat.errors import SettingsError
     from lifeboat.operations.doctor.results import CheckResult
     from lifeboat.operations.installation import Installation
@@ -27,11 +29,12 @@ def command(context: typer.Context, as_json: AsJson = False) -> None:
     from lifeboat.operations.installation import Installation
 
     start = _load(session_of(context))
+    settings_file = start.settings_file if isinstance(start, Installation) else None
     results = []
     for result in run_checks(start):
         results.append(result)
         if not as_json:
-            _show(result)
+            _show(result, settings_file)
     counts = Counter(result.status.value for result in results)
     if as_json:
         say_json({"checks": results, "counts": counts})
@@ -52,7 +55,11 @@ def _load(session: Session) -> "Installation | SettingsError":
         return error
 
 
-def _show(result: "CheckResult") -> None:
+def _show(result: "CheckResult", settings_file: "Path | None") -> None:
+    from lifeboat.settings.own_command import own_command
+
     say(f"{mark(result.status.value, len(_INDENT))}{result.name}: {result.detail}")
     for number, line in enumerate(result.fix.splitlines() if result.fix else []):
-        say(f"{_INDENT}{'fix: ' if number == 0 else '     '}{line}")
+        is_ours = line.startswith("lifeboat ")
+        shown = f"{own_command(settings_file)} {line.removeprefix('lifeboat ')}" if is_ours else line
+        say(f"{_INDENT}{'fix: ' if number == 0 else '     '}{shown}")

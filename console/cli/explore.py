@@ -29,7 +29,8 @@ def command(  # noqa: PLR0913 - a command has as many parameters as options
 ) -> None:
     """Serve the cluster as of a moment, isolated and read-only, until Ctrl-C.
 
-    Prints the connection string. Everything is removed at the end; what a killed run has left, by the next one.
+    Without a target, as of the latest moment that can be had. Prints the connection string. Everything is removed at
+    the end; what a killed run has left, by the next one.
     """
     from contextlib import ExitStack, suppress
 
@@ -37,6 +38,8 @@ def command(  # noqa: PLR0913 - a command has as many parameters as options
 
     seconds = seconds_of(for_) if for_ is not None else None
     target = target_of(at=at, name=name, lsn=lsn, backup=backup, timeline=timeline)
+    if all(value is None for value in (at, name, lsn, backup)):
+        notice(f"no target was named: {target} is served")
     with ExitStack() as stack:
         with follow(f"explore {target}") as follower:
             opening = explored(
@@ -49,12 +52,14 @@ def command(  # noqa: PLR0913 - a command has as many parameters as options
             there = stack.enter_context(opening)
         # Ctrl-C and SIGTERM are how it is meant to end.
         with suppress(KeyboardInterrupt, SystemExit):
-            _tell(there, str(target), as_json=as_json)
+            _tell(there, str(target), seconds, as_json=as_json)
             threading.Event().wait(seconds)
     notice("removed")
 
 
-def _tell(there: "Explored", target: str, *, as_json: bool) -> None:
+def _tell(there: "Explored", target: str, seconds: float | None, *, as_json: bool) -> None:
+    from datetime import UTC, datetime, timedelta
+
     account = there.found.cluster.tools.user
     facts = {
         "dsn": there.found.connection.redacted(),
@@ -69,7 +74,10 @@ def _tell(there: "Explored", target: str, *, as_json: bool) -> None:
         say(f"{target}, from {facts['backup']}: {facts['landing']}")
         say(f'  psql "{facts["dsn"]}"' + (f"   # as {account} or root" if account else ""))
     sys.stdout.flush()
-    notice("read-only; Ctrl-C ends it and removes everything")
+    ends = "Ctrl-C ends it"
+    if seconds is not None:
+        ends = f"it ends by itself at {datetime.now(UTC) + timedelta(seconds=seconds):%H:%M:%S} UTC, or by Ctrl-C,"
+    notice(f"read-only; {ends} and removes everything")
 
 
 def seconds_of(text: str) -> float:

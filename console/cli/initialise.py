@@ -32,6 +32,7 @@ def command(  # noqa: PLR0913 - a command has as many parameters as options
 ) -> None:
     """Write a commented lifeboat.toml to start from, and the signing key; nothing that exists is replaced."""
     from lifeboat.operations.initialise import default_state_dir, initialise
+    from lifeboat.settings.own_command import own_command
 
     if embedded == (dsn is not None):
         raise typer.BadParameter("say either --embedded or --dsn: one of them, not both")
@@ -48,5 +49,7 @@ def command(  # noqa: PLR0913 - a command has as many parameters as options
     say(f"state        {made.state_dir}")
     say(f"backups      {made.destination}")
     say(f"signing key  {made.signing_key} (key {made.key_id}): keep a copy of it elsewhere")
-    then = "lifeboat up" if embedded else "lifeboat wal install, lifeboat catalog migrate"
-    say(f"\nNext: lifeboat doctor, {then}, lifeboat backup run --type full")
+    say("\nNext:")
+    then = ("up",) if embedded else ("wal install", "catalog migrate")
+    for words in ("doctor", *then, "backup run --type full"):
+        say(f"  {own_command(made.settings_file, *words.split())}")

@@ -14,6 +14,12 @@ from tasks.figures import count_text
 if TYPE_CHECKING:
     from lifeboat.operations.restore.rescue import Rescued
 
+_KINDS = {
+    "only_rescued": "only among the rescued",
+    "only_live": "only in the live table",
+    "different": "in both, but different",
+}
+
 
 def command(  # noqa: PLR0913 - a command has as many parameters as options
     context: typer.Context,
@@ -62,7 +68,7 @@ def _show(found: "Rescued") -> None:
     if found.different is not None:
         say(f"  in both, but different: {found.different:,}")
     for kind, keys in found.keys.items():
-        say(f"  {kind}: {', '.join(keys[:10])}" + (", …" if len(keys) > 10 else ""))
+        say(f"  keys, {_KINDS[kind]}: {', '.join(keys[:10])}" + (", …" if len(keys) > 10 else ""))
     for note in found.notes:
         say(f"  note: {note}")
     for step in found.next_steps:

@@ -49,6 +49,8 @@ def points(  # noqa: PLR0913 - one option each
         say_json(_as_json(found))
     else:
         _show(found)
+    for unread in found.unread:
+        notice(f"note: {unread}")
     for what in found.missing:
         notice(f"note: {what}")
     if found.found_faults:
@@ -89,6 +91,7 @@ def _as_json(found: "RestorePoints") -> dict[str, object]:
                     "before": hole.before,
                     "reason": hole.reason,
                     "segments": [segment.name for segment in hole.segments],
+                    "left_timeline": hole.left,
                     "text": str(hole),
                 }
                 for hole in reach.holes
@@ -106,6 +109,8 @@ def _as_json(found: "RestorePoints") -> dict[str, object]:
         "annotations": found.marks,
         "annotations_from": found.marks_from,
         "annotations_to": found.marks_to,
+        "unindexed": [{**vars(each), "text": str(each)} for each in found.unread],
+        "why_no_later": found.why_no_later,
         "missing": found.missing,
     }
 
@@ -119,6 +124,8 @@ def _lsn(position: int | None) -> str | None:
 def _show(found: "RestorePoints") -> None:
     for reach in found.timelines:
         _show_timeline(reach)
+    if found.why_no_later is not None:
+        say(f"  {found.why_no_later}")
     if not found.timelines:
         say("Nothing can be restored to a moment: there is no physical backup and no archived WAL.")
     for segment in found.damaged:
@@ -133,8 +140,8 @@ def _show(found: "RestorePoints") -> None:
         say(f"Nothing is known to have happened {period}; --from looks further back.")
         return
     say(f"What happened {period}:")
-    marks = [(_moment(each.at), each.kind, each.text, each.actor) for each in found.marks]
-    say_table(("at (UTC)", "kind", "what", "who"), marks)
+    marks = [(_moment(each.at), each.timeline or "", each.kind, each.text, each.actor) for each in found.marks]
+    say_table(("at (UTC)", "timeline", "kind", "what", "who"), marks, right=("timeline",))
 
 
 def _show_timeline(reach: "TimelineReach") -> None:

@@ -8,6 +8,7 @@ from console.cli.options import AsJson, Destination
 from console.cli.output import notice, say, say_json, say_table
 from console.cli.progress import follow
 from console.cli.restore_deep import show_deep_preview
+from console.cli.restore_words import tell_next
 from console.cli.session import installation_of
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def preview(  # noqa: PLR0913 - one option each
         say_json({"exact": found.exact, **vars(found)})
     else:
         _show(found)
+        tell_next(installation_of(context), target, destination, ["--to", "new:DIRECTORY"])
 
 
 def _show(found: "RestorePreview") -> None:

@@ -8,6 +8,7 @@ from console.cli.confirmation import confirm_plan, short_hash
 from console.cli.options import AsJson, Destination, Yes
 from console.cli.output import notice, say, say_json
 from console.cli.progress import follow
+from console.cli.restore_words import order_words, preview_command, tell_next
 from console.cli.session import installation_of
 from tasks.figures import duration_text, size_text
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lifeboat.operations.installation import Installation
     from lifeboat.operations.restore.preparation import PreparedRestore
     from lifeboat.operations.restore.results import RestoreOrder, RestoreReport
+    from lifeboat.recovery.targets import RecoveryTarget
 
 At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="`2026-11-22 14:03:22+01:00`, or `15m ago`.")]
 Timeline = Annotated[int | None, typer.Option("--timeline", metavar="N", help="A timeline; else the current one.")]
@@ -87,7 +89,12 @@ def run(  # noqa: PLR0913 - a command has as many parameters as options
     installation = installation_of(context)
     if dry_run:
         plan = _plan(installation, order)
-        say_json(plan) if as_json else _show_plan(plan)
+        if as_json:
+            say_json(plan)
+            return
+        _show_plan(plan)
+        is_cluster = order.to.kind is not RestoreTarget.DATABASE
+        tell_next(installation, order.target, destination, order_words(order), of_cluster=is_cluster)
         return
     # What only has to be put in its place was planned and confirmed before, and replaces nothing.
     if order.to.kind is RestoreTarget.IN_PLACE and not has_only_to_finish(installation, order):
@@ -149,11 +156,17 @@ def _plan(installation: "Installation", order: "RestoreOrder") -> dict[str, obje
         def tell(progress: "Progress") -> None:
             follower.amount(progress.done_bytes, progress.total_bytes)
 
-        return _described(order, prepare_restore(installation, order, on_amount=tell))
+        prepared = prepare_restore(installation, order, on_amount=tell)
+        return {
+            **_described(order, prepared),
+            "preview": preview_command(installation, order.target, order.destination),
+        }
 
 
 def _described(order: "RestoreOrder", prepared: "PreparedRestore") -> dict[str, object]:
     import hashlib
+
+    from lifeboat.operations.restore.needed_space import needed_bytes
 
     planned = prepared.planned
     plan, old = planned.plan, prepared.old
@@ -167,7 +180,9 @@ def _described(order: "RestoreOrder", prepared: "PreparedRestore") -> dict[str, 
         "segments": max(0, plan.span.last_number - plan.span.first_number + 1),
         "recovery_settings": plan.settings,
         "tablespaces": {oid: str(folder) for oid, folder in prepared.tablespaces.folders.items()},
-        "needed_bytes": planned.needed_bytes,
+        "needed_bytes": needed_bytes(planned),
+        "needs_stop": old is not None and not old.is_stopped and not order.stop_server,
+        "loses": losses(order.target, plan.timeline, planned.material.current_timeline),
         "replaces": str(old.data_dir) if old is not None and old.has_data else None,
         "discards": order.discard_old,
         "notes": [*plan.notes, *prepared.notes],
@@ -178,21 +193,39 @@ def _described(order: "RestoreOrder", prepared: "PreparedRestore") -> dict[str, 
     return {**facts, "hash": hashlib.sha256(repr(sorted(named.items())).encode()).hexdigest()}
 
 
+def losses(target: "RecoveryTarget", timeline: int, current_timeline: int) -> list[str]:
+    """What the cluster in place has, and a restore to a target on a timeline has not."""
+    from lifeboat.recovery.targets import TargetKind
+
+    lost = [] if target.kind is TargetKind.LATEST else [f"everything that was committed after {target}"]
+    if timeline != current_timeline:
+        lost.append(f"everything that only the current timeline, {current_timeline}, has")
+    return lost
+
+
 def _show_plan(plan: dict[str, Any]) -> None:
     say(f"Restore to {plan['target']}, {plan['to']}:")
     say(f"  backup {plan['backup']}" + (f", of the chain {' + '.join(plan['chain'])}" if plan.get("chain") else ""))
     if "segments" in plan:
-        say(f"  then up to {plan['segments']} archived WAL segments, on timeline {plan['timeline']}")
-        say(f"  about {size_text(plan['needed_bytes'])} in {plan['place']}")
+        say(f"  then at most {plan['segments']} archived WAL segments, on timeline {plan['timeline']}")
+        say(f"  up to about {size_text(plan['needed_bytes'])} in {plan['place']}")
     for folder in plan.get("tablespaces", {}).values():
         say(f"  a tablespace in {folder}")
     if plan.get("replaces") and plan["discards"]:
         say(f"  WRITES OVER {plan['replaces']}: the data that are there now are lost")
     elif plan.get("replaces"):
         say(f"  REPLACES {plan['replaces']}, which is kept as {plan['replaces']}.before-restore-…")
+    if plan.get("replaces"):
+        for lost in plan["loses"]:
+            say(f"  LOSES {lost}")
+        if plan["preview"] is not None:
+            say(f"  what that is, counted: {plan['preview']}")
+    if plan.get("needs_stop"):
+        say("  the server RUNS: without --stop-server this is refused")
     for note in plan.get("notes", []):
         say(f"  note: {note}")
-    if "hash" in plan:
+    # It confirms what replaces something; elsewhere nobody asks for it.
+    if plan.get("replaces"):
         say(f"  plan {short_hash(plan['hash'])}")
 
 

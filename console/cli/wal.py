@@ -26,7 +26,9 @@ _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 
 @app.command()
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show what the WAL archive holds, what it lacks, and how far the server is ahead of it.
+    """Show what the WAL archive holds and what it lacks.
+
+    Also how far the server is ahead of it.
 
     Contiguous ranges by timeline, gaps, damaged files (also those that `wal verify` found), the server's archiver and
     replication slots.
@@ -50,7 +52,9 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command()
 def health(context: typer.Context, as_json: AsJson = False, acknowledge: Acknowledge = False) -> None:
-    """Judge archiving: archiver, gaps, replication slots, the agent's heartbeat; say what to do.
+    """Judge archiving, and say what to do.
+
+    Looks at archiver, gaps, replication slots and the agent's heartbeat.
 
     Behind a gap that no full backup bridges, the next differential or incremental backup becomes a full one.
 
@@ -64,7 +68,7 @@ def health(context: typer.Context, as_json: AsJson = False, acknowledge: Acknowl
         findings, wanted = report.verdict.findings, report.verdict.full_wanted
         say_json({"healthy": report.healthy, "findings": findings, "full_wanted": wanted, "server": report.server})
     else:
-        show_health(report)
+        show_health(report, installation.settings_file)
     if acknowledge:
         remember_told(installation, report)
     if not report.healthy:

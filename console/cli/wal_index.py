@@ -10,7 +10,9 @@ from tasks.figures import count_text, duration_text, size_text, time_text
 
 
 def index(context: typer.Context, as_json: AsJson = False) -> None:
-    """Index what committed transactions did, table by table and minute by minute: previews answer from it.
+    """Index what transactions did: previews answer from it.
+
+    It counts committed changes, table by table and minute by minute.
 
     Only what is new in the archive is read; the flow `wal-index` does it every ten minutes.
 

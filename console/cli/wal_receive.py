@@ -8,7 +8,9 @@ from console.cli.session import installation_of
 
 
 def receive(context: typer.Context) -> None:
-    """Stream WAL into the archive with pg_receivewal and a slot, in the foreground, until Ctrl-C or SIGTERM.
+    """Stream WAL into the archive with pg_receivewal.
+
+    It has a slot, and runs in the foreground until Ctrl-C or SIGTERM.
 
     It needs `wal.receive = true` and a role with REPLICATION, and waits for a server or an archive that is away. The
     slot stays: when the receiver is given up for good, drop it, or the server keeps WAL for it.

@@ -7,6 +7,8 @@ from tasks.figures import count_text, size_text, time_text
 from tasks.wal_figures import SLOT_COLUMNS, server_facts, slot_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lifeboat.operations.wal.health import WalHealthReport
     from lifeboat.operations.wal.status import WalStatus
     from lifeboat.wal.coverage import SegmentRange
@@ -27,13 +29,16 @@ def show_status(found: "WalStatus", gaps: "tuple[SegmentRange, ...]") -> None:
         _show_server(found.server)
 
 
-def show_health(report: "WalHealthReport") -> None:
+def show_health(report: "WalHealthReport", settings_file: "Path | None") -> None:
     """Write the verdict, with what to do about each finding."""
+    from lifeboat.settings.own_command import own_command
+
     for finding in report.verdict.findings:
         say(f"{mark('failed' if finding in report.verdict.alerts else 'warning', 8)} {finding.what}")
         say(f"         {finding.advice}")
     if report.verdict.full_wanted is not None:
-        say("The next differential or incremental backup will be a full one. Now: lifeboat backup run --type full")
+        now = own_command(settings_file, "backup", "run", "--type", "full")
+        say(f"The next differential or incremental backup will be a full one. Now: {now}")
     if report.server is not None:
         _show_server(report.server)
     if not report.verdict.findings:

@@ -1,6 +1,5 @@
 """The platform's configuration as it is now: to be compared with an archive, or kept before one is applied."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +13,7 @@ from lifeboat.operations.configuration_archives import LoadedArchive
 from lifeboat.operations.export_configuration import collect_archive, export_configuration
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.connections import connect
+from lifeboat.settings.own_command import own_command
 
 LIVE = "live"
 _GAPS_SHOWN = 10
@@ -71,14 +71,11 @@ def keep_present(installation: Installation, plan: ApplyPlan) -> KeptPresent:
 
 def way_back(label: str, plan: ApplyPlan, settings_file: Path | None) -> str:
     """The command that takes an applied plan back, from the archive `label` of the time before it."""
-    words = ["lifeboat"]
-    if settings_file is not None:
-        words += ["--config", str(settings_file)]
-    words += ["config", "apply", label]
+    words = ["config", "apply", label]
     adds_rows = any(rows.inserts for rows in plan.rows)
     if adds_rows or any(action.now is None for files in plan.files for action in files.actions):
         # What applying has added is not in the archive of the time before.
         words.append("--prune")
     for section in sorted(plan.only or ()):
         words += ["--only", section]
-    return shlex.join(words)
+    return own_command(settings_file, *words)

@@ -83,7 +83,7 @@ class EmbeddedServer:
             self._create(cluster)
             changed = cluster.write_settings(self._settings())
             if not cluster.is_running():
-                cluster.start(timeout_seconds=timeout_seconds)
+                _start_awake(cluster, timeout_seconds)
             elif changed or postmaster.listening_port(cluster.data_dir) != cluster.port:
                 self._apply(cluster, timeout_seconds)
             return cluster
@@ -203,7 +203,7 @@ class EmbeddedServer:
     def _apply(self, cluster: Cluster, timeout_seconds: float) -> None:
         if postmaster.listening_port(cluster.data_dir) != cluster.port or self._reload_is_not_enough(cluster):
             cluster.stop(timeout_seconds=timeout_seconds)
-            cluster.start(timeout_seconds=timeout_seconds)
+            _start_awake(cluster, timeout_seconds)
 
     def _reload_is_not_enough(self, cluster: Cluster) -> bool:
         with connect(cluster.dsn(), autocommit=True) as connection:
@@ -216,3 +216,10 @@ class EmbeddedServer:
                 time.sleep(_RELOAD_POLL_SECONDS)
             row = connection.execute("SELECT count(*) FROM pg_settings WHERE pending_restart").fetchone()
         return row is not None and row[0] > 0
+
+
+def _start_awake(cluster: Cluster, timeout_seconds: float) -> None:
+    cluster.start(timeout_seconds=timeout_seconds)
+    # The checkpointer fell asleep in recovery, where it does not look at archive_timeout, for all of
+    # checkpoint_timeout: a reload wakes it, and commits are archived in time from the start.
+    cluster.reload()

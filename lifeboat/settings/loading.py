@@ -33,6 +33,13 @@ def find_settings_file(given: Path | None = None) -> Path:
     )
 
 
+def is_found_without_name(path: Path) -> bool:
+    """Whether that file is the one that is found where none is named, in whatever folder and shell."""
+    if path != _SYSTEM_FILE or os.environ.get(CONFIG_VARIABLE):
+        return False
+    return not (Path.cwd() / "lifeboat.toml").is_file()
+
+
 def load_settings(given: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
     """Read and check all settings; raises SettingsError that names every fault, never a value of a secret."""
     path = find_settings_file(given)

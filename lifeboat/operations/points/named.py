@@ -44,7 +44,10 @@ def add_restore_point(installation: Installation, name: str, *, actor: str | Non
     """
     parse_target(now=datetime.now(UTC), name=name)
     if not name.isprintable() or name != name.strip():
-        raise SettingsError(f"{name!r} cannot be a restore point's name", hint="Use printable characters.")
+        raise SettingsError(
+            f"{name!r} cannot be a restore point's name",
+            hint="People have to type it: use printable characters, with no space at its ends.",
+        )
     if not installation.settings.wal.archive:
         raise SettingsError("`wal.archive` is false: nothing leads to a restore point", hint="Set it to true.")
     journal = writable_journal(installation)

@@ -8,12 +8,14 @@ from lifeboat.errors import LifeboatError
 from lifeboat.operations.backup.marks import Mark, gather_marks
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.journal import read_only_journal, tell_untrusted
-from lifeboat.operations.restore.planning import RecoveryMaterial, read_material
+from lifeboat.operations.points.happened import UnreadWal, timelines_begun, unread_wal
+from lifeboat.operations.restore.planning import SOON, RecoveryMaterial, read_material
 from lifeboat.operations.wal.status import read_scrub_record
 from lifeboat.postgres.folders import check_reachable
 from lifeboat.recovery.planning import WalPoint
 from lifeboat.recovery.restore_points import TimelineReach, obstacle_to, reach_of_timelines
 from lifeboat.recovery.spans import ArchivedWal, Span
+from lifeboat.recovery.targets import time_text
 from lifeboat.recovery.timelines import TimelinePath
 from lifeboat.recovery.wal_reader import ArchivedWalReader, SegmentUnusable
 from lifeboat.storage.journal import PointRecord
@@ -61,7 +63,8 @@ class DamagedSegment:
 class RestorePoints:
     """The answer. `missing` says what could not be asked, so that a short list does not look like a quiet time.
 
-    Without `wal_was_read` the archive could not be: then all that is known are the ends of backups.
+    Without `wal_was_read` the archive could not be: then all that is known are the ends of backups. Of `unread` WAL the
+    marks lack what transactions did. `why_no_later` says why the current timeline's newest moments are not there yet.
     """
 
     cluster: str
@@ -74,6 +77,8 @@ class RestorePoints:
     marks_to: datetime
     missing: tuple[str, ...]
     wal_was_read: bool = True
+    unread: tuple[UnreadWal, ...] = ()
+    why_no_later: str | None = None
 
     @property
     def current(self) -> TimelineReach | None:
@@ -102,18 +107,31 @@ def list_restore_points(installation: Installation, order: PointsOrder) -> Resto
     damaged = tuple(_damaged(installation, material, wal, unusable))
     start, end = _marks_period(reaches, order, asked_at)
     marks, unanswered = gather_marks(installation, material.repository, start, end)
+    marks += [mark for mark in timelines_begun(installation, material, reaches) if start <= mark.at <= end]
+    wal_was_read = material.archive is not None or not installation.settings.wal.archive
     return RestorePoints(
         cluster=installation.settings.platform.cluster,
         asked_at=asked_at,
         timelines=tuple(_within(reach, order) for reach in reaches),
         named=named,
         damaged=damaged,
-        marks=tuple(marks),
+        marks=tuple(sorted(marks, key=lambda mark: (mark.at, mark.text))),
         marks_from=start,
         marks_to=end,
         missing=(*missing, *unanswered),
-        wal_was_read=material.archive is not None or not installation.settings.wal.archive,
+        wal_was_read=wal_was_read,
+        unread=tuple(unread_wal(installation, replace(material, wal=wal), reaches)),
+        why_no_later=_why_no_later(reaches, order) if material.archive is not None else None,
     )
+
+
+def _why_no_later(reaches: list[TimelineReach], order: PointsOrder) -> str | None:
+    """Where a gap ends what can be had, that says it already."""
+    latest = next((reach.latest for reach in reaches if reach.current), None)
+    ends_at_gap = any(hole.before is None for reach in reaches if reach.current for hole in reach.holes)
+    if latest is None or ends_at_gap or (order.end is not None and order.end <= latest):
+        return None
+    return f"no commit after {time_text(latest)} is archived yet. {SOON}"
 
 
 def _reach(
@@ -148,17 +166,20 @@ def _ask(
 class _NoWal:
     """Where no WAL is archived no span has a segment, so nothing of this is asked for."""
 
-    def last_commit(self, span: Span) -> WalPoint | None:
-        raise ValueError(f"no WAL is archived behind {span.backup.label}")
+    def last_commit(self, span: Span, before_lsn: int | None = None) -> WalPoint | None:
+        raise ValueError(f"no WAL is archived behind {span.backup.label}, nor before {before_lsn}")
+
+    def first_commit(self, span: Span, from_lsn: int) -> WalPoint | None:
+        raise ValueError(f"no WAL is archived behind {span.backup.label}, nor from {from_lsn} on")
 
     def last_record_lsn(self, span: Span) -> int:
         raise ValueError(f"no WAL is archived behind {span.backup.label}")
 
-    def find_name(self, name: str, path: TimelinePath) -> WalPoint | None:
-        raise ValueError(f"no WAL is archived: nothing holds {name} on timeline {path.timeline}")
+    def find_name(self, name: str, path: TimelinePath, from_lsn: int = 0) -> WalPoint | None:
+        raise ValueError(f"no WAL is archived: nothing holds {name} on timeline {path.timeline} from {from_lsn} on")
 
-    def find_commit(self, xid: int, path: TimelinePath) -> WalPoint | None:
-        raise ValueError(f"no WAL is archived: nothing holds {xid} on timeline {path.timeline}")
+    def find_commit(self, xid: int, path: TimelinePath, from_lsn: int = 0) -> WalPoint | None:
+        raise ValueError(f"no WAL is archived: nothing holds {xid} on timeline {path.timeline} from {from_lsn} on")
 
 
 def _named(

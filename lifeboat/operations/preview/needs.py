@@ -1,18 +1,24 @@
 """What a restore needs, and how long it would take by what earlier ones took."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lifeboat.catalog.values import RestoreStatus, RestoreTarget
 from lifeboat.errors import LifeboatError
 from lifeboat.operations.installation import Installation
+from lifeboat.operations.restore.needed_space import certain_bytes, needed_bytes
 from lifeboat.operations.restore.planning import PlannedRestore
 from lifeboat.storage.repository import BackupRepository
 
 _MEASURED = 50
+# A shorter replay took as long as its server took to start, and says nothing of a long one.
+_SHORT_REPLAY_SEGMENTS = 4
+# Restores of dumps say nothing of a cluster's.
+_OF_CLUSTERS = frozenset(RestoreTarget) - {RestoreTarget.DATABASE}
 _FILES, _RECOVER, _REPLAY, _REPLAYED_BYTES = "restore files", "recover", "replay", "replayed_bytes"
 
 
@@ -20,7 +26,7 @@ _FILES, _RECOVER, _REPLAY, _REPLAYED_BYTES = "restore files", "recover", "replay
 class RestoreNeeds:
     """What has to be there: space in bytes, the major version of PostgreSQL, extensions and tablespace folders.
 
-    `problems` are what this host lacks of it.
+    `disk_bytes` is the most that a restore takes; `problems` are what this host lacks for certain.
     """
 
     disk_bytes: int
@@ -65,13 +71,14 @@ def restore_size(planned: PlannedRestore, landing_lsn: int | None) -> RestoreSiz
     return RestoreSize(backups, len(names), len(names) * size_bytes, stored)
 
 
-def restore_needs(installation: Installation, planned: PlannedRestore) -> RestoreNeeds:
+def restore_needs(installation: Installation, planned: PlannedRestore, landing_lsn: int | None) -> RestoreNeeds:
     """What the plan's backup says that a restore needs, and what of it is not here."""
     manifest, problems = planned.manifest, list[str]()
-    free = _free_bytes(installation.settings.scratch_dir)
-    if free < planned.needed_bytes:
+    # As restores have it: what they would not refuse is no problem.
+    needed, free = certain_bytes(planned), _free_bytes(installation.settings.scratch_dir)
+    if free < needed:
         problems.append(
-            f"below {installation.settings.state_dir}, where previews restore to, {planned.needed_bytes - free:,} bytes"
+            f"below {installation.settings.state_dir}, where previews restore to, {needed - free:,} bytes"
             " too few are free"
         )
     version = manifest.pg_version
@@ -83,7 +90,7 @@ def restore_needs(installation: Installation, planned: PlannedRestore) -> Restor
         problems.append(f"PostgreSQL's programs are not here: {error.message}")
     spaces = manifest.details.get("tablespaces")
     return RestoreNeeds(
-        disk_bytes=planned.needed_bytes,
+        disk_bytes=needed_bytes(planned, landing_lsn),
         scratch_free_bytes=free,
         postgresql=version,
         extensions=dict(manifest.fingerprint.extensions) if manifest.fingerprint else {},
@@ -100,6 +107,21 @@ def predict_time(installation: Installation, planned: PlannedRestore, size: Rest
         for each in _measurements(installation, planned.material.repository)
         if each.engine == planned.plan.backup.engine
     ]
+    return time_by(measured, size)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one restore or drill took: of which engine, how much of backups and WAL in bytes, seconds by phase."""
+
+    engine: str
+    bytes: int
+    phases: Mapping[str, float]
+    replayed_bytes: int
+
+
+def time_by(measured: Sequence[Measurement], size: RestoreSize) -> PredictedTime:
+    """How long a restore of that size would take by measurements of its engine."""
     phases: dict[str, float] = {}
     missing: list[str] = []
     files = [each for each in measured if each.bytes and each.phases.get(_FILES)]
@@ -111,10 +133,9 @@ def predict_time(installation: Installation, planned: PlannedRestore, size: Rest
     starts = [each.phases[_RECOVER] for each in measured if _RECOVER in each.phases]
     if starts:
         phases[_RECOVER] = round(median(starts), 1)
-    replays = [each for each in measured if each.replayed_bytes and each.phases.get(_REPLAY)]
-    if replays:
-        rate = sum(each.replayed_bytes for each in replays) / sum(each.phases[_REPLAY] for each in replays)
-        phases[_REPLAY] = round(size.wal_bytes / rate, 1)
+    seconds_per_byte = _replay_seconds_per_byte(measured, size, phases.get(_RECOVER, 0.0))
+    if seconds_per_byte:
+        phases[_REPLAY] = round(size.wal_bytes * seconds_per_byte, 1)
     elif size.wal_segments:
         missing.append(_REPLAY)
     if not phases:
@@ -123,23 +144,27 @@ def predict_time(installation: Installation, planned: PlannedRestore, size: Rest
     return PredictedTime(round(sum(phases.values()), 1), phases, basis, tuple(missing))
 
 
-@dataclass(frozen=True)
-class _Measurement:
-    engine: str
-    bytes: int
-    phases: Mapping[str, float]
-    replayed_bytes: int
+def _replay_seconds_per_byte(measured: Sequence[Measurement], size: RestoreSize, start_seconds: float) -> float:
+    """0 where nothing was measured that tells it. Their server starts within it: drills call that "recover"."""
+    short_bytes = _SHORT_REPLAY_SEGMENTS * size.wal_bytes // max(size.wal_segments, 1)
+    replays = [each for each in measured if each.replayed_bytes > short_bytes and each.phases.get(_REPLAY)]
+    seconds = sum(max(0.0, each.phases[_REPLAY] - start_seconds) for each in replays)
+    return seconds / sum(each.replayed_bytes for each in replays) if replays else 0.0
 
 
-def _measurements(installation: Installation, repository: BackupRepository) -> Iterator[_Measurement]:
+def _measurements(installation: Installation, repository: BackupRepository) -> Iterator[Measurement]:
     catalog = installation.catalog
     rows: list[tuple[str | None, Mapping[str, float], Mapping[str, Any]]] = [
         (row.label, row.phases_json, {}) for row in catalog.drills.list_drills(limit=_MEASURED).rows if row.passed
     ]
     rows += [
         (row.label, row.phases_json, row.report_json)
-        for row in catalog.restores.list_restores(limit=_MEASURED).rows
-        if row.error is None
+        for row in catalog.restores.list_restores(
+            cluster=installation.settings.platform.cluster,
+            kinds=_OF_CLUSTERS,
+            status=RestoreStatus.COMPLETED,
+            limit=_MEASURED,
+        ).rows
     ]
     sizes: dict[str, tuple[str, int] | None] = {}
     for label, phases, report in rows:
@@ -149,7 +174,7 @@ def _measurements(installation: Installation, repository: BackupRepository) -> I
             sizes[label] = _chain_size(repository, label)
         found = sizes[label]
         if found is not None:
-            yield _Measurement(found[0], found[1], phases, _replayed(report))
+            yield Measurement(found[0], found[1], phases, _replayed(report))
 
 
 def _replayed(report: Mapping[str, Any]) -> int:

@@ -129,7 +129,8 @@ def _preview(installation: Installation, order: PreviewOrder) -> PreviewBasis:
         notes += observed
     found, doubts = _ask_index(installation, planned, at)
     doubts += why_old
-    size = restore_size(planned, found.undone.landing_lsn if found else None)
+    landing_lsn = found.undone.landing_lsn if found else None
+    size = restore_size(planned, landing_lsn)
     try:
         time = predict_time(installation, planned, size)
     except CatalogError as error:
@@ -150,7 +151,7 @@ def _preview(installation: Installation, order: PreviewOrder) -> PreviewBasis:
         indexed_until=undone.indexed_until if undone else None,
         size=size,
         time=time,
-        needs=restore_needs(installation, planned),
+        needs=restore_needs(installation, planned, landing_lsn),
         doubts=tuple(doubts),
         notes=(*notes, *_of_unlogged(planned.manifest)),
     )

@@ -1,13 +1,21 @@
 """What a finished restore tells: where it landed, and what an administrator does next."""
 
 import shlex
+import socket
 from datetime import UTC, datetime
+from pathlib import Path
 
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.restore.preparation import PreparedRestore
 from lifeboat.operations.restore.recovered_cluster import Recovered
 from lifeboat.operations.restore.results import RestoreOrder, RestoreReport
 from lifeboat.operations.restore.server_settings import OwnSettings
+from lifeboat.operations.restore.starting import as_account, pg_ctl_start, start_command
+from lifeboat.postgres.connections import ConnectionInfo
+from lifeboat.settings.own_command import own_command
+
+_FIRST_PORT, _LAST_PORT = 5433, 5532
+_SOCKET_PATH_BYTES_MAX = 107
 
 
 def report_of(  # noqa: PLR0913 - what a report is made of
@@ -41,32 +49,60 @@ def report_of(  # noqa: PLR0913 - what a report is made of
         last_commit_at=landing.last_commit_at,
         next_commit_at=landing.next_commit_at,
         notes=notes,
-        next_steps=_next_steps(installation, order, prepared, own),
+        replayed_bytes=planned.replayed_bytes(landing.redo_done_lsn),
+        next_steps=_next_steps(installation, order, prepared, own, found.connection),
     )
 
 
 def _next_steps(
-    installation: Installation, order: RestoreOrder, prepared: PreparedRestore, own: OwnSettings
+    installation: Installation,
+    order: RestoreOrder,
+    prepared: PreparedRestore,
+    own: OwnSettings,
+    connection: ConnectionInfo,
 ) -> list[str]:
-    data_dir = prepared.target
-    log = data_dir.with_name(f"{data_dir.name}.log")
-    words = [str(installation.tools.path("pg_ctl")), "-D", str(data_dir), "-l", str(log)]
-    as_user = ["runuser", "-u", installation.run_as, "--"] if installation.run_as else []
-    steps = []
+    data_dir, steps = prepared.target, list[str]()
     if prepared.old is None:
-        start = shlex.join([*as_user, *words, "-o", "-p PORT", "start"])
-        steps.append(f"Start it beside the original, on a port that is free: {start}")
+        steps += _start_beside(installation, data_dir, connection)
         steps += [
             "Only when it takes over from the original, and that is stopped for good, turn on what is off now, "
             f"and restart it: {' '.join(own.undo)}"
         ]
-    elif installation.settings.platform.embedded:
-        steps.append("Start it: lifeboat up")
     else:
-        steps.append(f"Start it as you always do, or: {shlex.join([*as_user, *words, 'start'])}")
+        is_ours = installation.settings.platform.embedded
+        how = ", unless `lifeboat up` runs, which does it by itself" if is_ours else " as you always do, or"
+        steps.append(f"Start it{how}: {start_command(installation, data_dir)}")
     if prepared.old is not None and prepared.old.has_data and not order.discard_old:
         steps.append(f"The old data are in {prepared.old.kept_as}: remove them when you no longer need them")
-    steps.append("Then take a full backup: lifeboat backup run --type full")
+    back_up = own_command(installation.settings_file, "backup", "run", "--type", "full")
+    steps.append(f"Then take a full backup: {back_up}")
     if prepared.old is not None:
-        steps.append("If the catalog was in this cluster, bring it up to date: lifeboat catalog reconcile")
+        reconcile = own_command(installation.settings_file, "catalog", "reconcile")
+        steps.append(f"If the catalog was in this cluster, bring it up to date: {reconcile}")
     return steps
+
+
+def _start_beside(installation: Installation, data_dir: Path, connection: ConnectionInfo) -> list[str]:
+    port = _free_port()
+    # Its own settings may name the original's socket folder, and need not listen anywhere else.
+    fits = len(f"{data_dir}/.s.PGSQL.{port}".encode()) <= _SOCKET_PATH_BYTES_MAX
+    folder = str(data_dir) if fits else "/tmp"  # noqa: S108 - PostgreSQL's own default
+    options = f"-p {port} -k {shlex.quote(folder)}"
+    psql = [str(installation.tools.path("psql")), "-h", folder, "-p", str(port)]
+    psql += ["-U", connection.user or "postgres", "-d", connection.database or "postgres"]
+    start = pg_ctl_start(installation, data_dir, "-o", options)
+    return [
+        f"Start it beside the original, on a port that is free: {start}",
+        f"Look into it: {shlex.join([*as_account(installation), *psql])}",
+    ]
+
+
+def _free_port() -> int:
+    for port in range(_FIRST_PORT, _LAST_PORT):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    return _LAST_PORT

@@ -1,6 +1,5 @@
 """The cluster that a restore in place replaces: where it is, whether it may be replaced, and what only it holds."""
 
-import shlex
 import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +13,7 @@ from lifeboat.errors import LifeboatError, PermanentError, SettingsError
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.restore.place import Place, Step, control_of, interrupted_over
 from lifeboat.operations.restore.results import RestoreOrder
+from lifeboat.operations.restore.starting import start_command
 from lifeboat.operations.wal.archives import wal_archive
 from lifeboat.postgres import postmaster
 from lifeboat.postgres.cluster import Cluster
@@ -171,15 +171,6 @@ def save_old_tail(installation: Installation, old: OldCluster, order: RestoreOrd
     saved = save_tail(pg_wal.resolve(), folder, listing, installation.run_as)
     LOG.info("saved %d WAL files that were not archived", len(saved))
     return ()
-
-
-def start_command(installation: Installation, data_dir: Path) -> str:
-    """What starts a server that is not ours to supervise, for people to paste."""
-    if installation.settings.platform.embedded:
-        return "lifeboat up"
-    words = [str(installation.tools.path("pg_ctl")), "-D", str(data_dir)]
-    words += ["-l", str(data_dir.with_name(f"{data_dir.name}.log"))]
-    return shlex.join([*(["runuser", "-u", installation.run_as, "--"] if installation.run_as else []), *words, "start"])
 
 
 @contextmanager

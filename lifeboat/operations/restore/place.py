@@ -109,6 +109,17 @@ class Place:
             return True
         return control != journal.control and (self.target / "backup_label").is_file()
 
+    @property
+    def is_used_since(self) -> bool:
+        """Whether somebody has started a server on the data that a restore has written over."""
+        journal = self.journal
+        return (
+            journal is not None
+            and journal.step is Step.OVER
+            and journal.control is None
+            and self._runs_by_itself(journal)
+        )
+
     def _runs_by_itself(self, journal: Journal) -> bool:
         if postmaster.running_pid(self.target) is None:
             return False

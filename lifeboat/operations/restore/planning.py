@@ -16,6 +16,7 @@ from lifeboat.postgres.scratch import scratch_cluster
 from lifeboat.recovery.planning import RestorePlan, TargetRefused, nearest_text, plan_restore
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
+from lifeboat.recovery.timelines import current_timeline
 from lifeboat.recovery.wal_reader import ArchivedWalReader, NotedPlace, SegmentUnusable
 from lifeboat.recovery.wal_tail import ArchiveWithTail
 from lifeboat.storage.manifest import BackupType, Manifest
@@ -35,7 +36,8 @@ from lifeboat.wal.scrub_record import damaged_segments
 _PHYSICAL = frozenset({BackupType.FULL, BackupType.DIFFERENTIAL, BackupType.INCREMENTAL})
 _MOST_UNUSABLE_SEGMENTS = 100
 _ARCHIVED_WITHIN = timedelta(minutes=10)
-_SOON = (
+# What to do where the newest moments cannot be had yet.
+SOON = (
     "Newer WAL is archived when its segment is full, or after the server's archive_timeout: try again then, or have it "
     "archived at once with `lifeboat restore point add NAME`."
 )
@@ -53,6 +55,11 @@ class RecoveryMaterial:
     open_ended: frozenset[Segment] = frozenset()
     notes: tuple[str, ...] = ()
 
+    @property
+    def current_timeline(self) -> int:
+        """The timeline that the cluster is on."""
+        return current_timeline(self.wal.histories, {*self.wal.timelines, *(point.timeline for point in self.points)})
+
 
 @dataclass(frozen=True)
 class PlannedRestore:
@@ -67,13 +74,12 @@ class PlannedRestore:
         """The backup that replay begins with."""
         return self.chain[-1]
 
-    @property
-    def needed_bytes(self) -> int:
-        """About how much space a restored cluster takes while it is made, in bytes."""
-        manifest = self.manifest
-        tables = sum(table.size_bytes for table in manifest.fingerprint.tables) if manifest.fingerprint else 0
-        stored = sum(each.size_bytes for each in self.chain)
-        return max(tables + stored, int(manifest.details.get("cluster_bytes") or 0))
+    def replayed_bytes(self, landing_lsn: int | None) -> int:
+        """The WAL that is replayed up to a landing, in whole segments; 0 where that is not known."""
+        if landing_lsn is None:
+            return 0
+        size_bytes = self.material.wal.segment_size_bytes
+        return max(0, landing_lsn // size_bytes - self.plan.span.first_number + 1) * size_bytes
 
 
 def read_material(
@@ -132,8 +138,9 @@ def plan_for(
                 plan = plan_restore(target, material.points, wal, replace(reader, wal=wal))
                 break
             except TargetRefused as refused:
-                if refused.not_archived and target.at is not None and _is_recent(target.at):
-                    refused.hint = f"{nearest_text(refused.earlier, refused.later)} {_SOON}"
+                known_elsewhere = refused.other_timeline is not None
+                if refused.not_archived and not known_elsewhere and target.at is not None and _is_recent(target.at):
+                    refused.hint = f"{nearest_text(refused.earlier, refused.later)} {SOON}"
                 raise
             except SegmentUnusable as error:
                 notes.append(error.message)

@@ -5,16 +5,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
 
 from lifeboat.catalog.errors import CatalogError
-from lifeboat.catalog.values import RestoreRow, RestoreStatus
+from lifeboat.catalog.values import RestoreRow, RestoreStatus, RestoreTarget
 from lifeboat.errors import LifeboatError
 from lifeboat.operations.installation import LOG, Installation
-from lifeboat.operations.restore.results import RestoreOrder, RestoreReport
+from lifeboat.operations.restore.results import RestoreOrder, RestoreReport, account_name
 from lifeboat.postgres.owners import owner_lives, owner_record
+from lifeboat.recovery.targets import RecoveryTarget
 
 _REPORT = TypeAdapter(RestoreReport)
 _PROCESS = "process"
@@ -55,6 +56,35 @@ def recorded(
         said = error.message if isinstance(error, LifeboatError) else f"{type(error).__name__}: {error}".rstrip(": ")
         row.write(status, phases=dict(seconds), error=said)
         raise
+
+
+def record_explored(  # noqa: PLR0913 - what predictions go by
+    installation: Installation,
+    kind: RestoreTarget,
+    target: RecoveryTarget,
+    label: str,
+    started_at: datetime,
+    phases: Mapping[str, float],
+    replayed_bytes: int,
+) -> None:
+    """Note in the catalog how long it took to bring a moment back to look at; without a catalog, nothing."""
+    try:
+        installation.catalog.restores.record(
+            uuid4(),
+            cluster=installation.settings.platform.cluster,
+            target_kind=kind,
+            target=str(target),
+            status=RestoreStatus.COMPLETED,
+            actor=account_name(),
+            started_at=started_at,
+            completed_at=datetime.now(UTC),
+            recovery_target_at=target.at,
+            label=label,
+            phases=dict(phases),
+            report={"replayed_bytes": replayed_bytes},
+        )
+    except CatalogError as error:
+        LOG.info("the catalog does not know how long it took to bring back %s: %s", target, error.message)
 
 
 def end_dead_restores(

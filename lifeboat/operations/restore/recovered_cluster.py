@@ -14,6 +14,7 @@ from lifeboat.engines.pgbackrest.engine import PgBackRestEngine
 from lifeboat.errors import LifeboatError, PermanentError, SettingsError
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.restore.asking import Reached, RestoredServer
+from lifeboat.operations.restore.needed_space import certain_bytes
 from lifeboat.operations.restore.planning import PlannedRestore
 from lifeboat.operations.restore.room import require_free
 from lifeboat.operations.restore.scratch import Phase, RecoveryStuck
@@ -31,7 +32,6 @@ from lifeboat.wal.install import WalConfig, check_archive, install_archive_progr
 
 _POLL_SECONDS = 0.2
 _NO_LIMIT_SECONDS = 5 * 365 * 86400.0  # pg_ctl counts tenths of seconds in 31 bits
-_SPACE_FACTOR = 1.2
 _SETTINGS: dict[str, SettingValue] = {"allow_in_place_tablespaces": True, "log_line_prefix": LOG_LINE_PREFIX}
 
 
@@ -181,8 +181,8 @@ def end_reading_ahead(installation: Installation, data_dir: Path) -> None:
 
 
 def require_room(planned: PlannedRestore, folder: Path) -> None:
-    """Raise NoRoomForRestore unless the restored cluster fits below `folder`."""
-    require_free(int(planned.needed_bytes * _SPACE_FACTOR), folder, f"restoring {planned.manifest.label}")
+    """Raise NoRoomForRestore where the restored cluster cannot fit below `folder`."""
+    require_free(certain_bytes(planned), folder, f"restoring {planned.manifest.label}")
 
 
 def refuse_other_version(installation: Installation, planned: PlannedRestore) -> None:

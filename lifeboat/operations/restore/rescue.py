@@ -9,12 +9,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from lifeboat.catalog.values import RestoreTarget
 from lifeboat.engines.engine import Progress
 from lifeboat.errors import PermanentError
 from lifeboat.operations.drill.restore_drill import Phases
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.restore.explore import explored
-from lifeboat.operations.restore.rescued_rows import compare, copy_rows
+from lifeboat.operations.restore.rescued_rows import compare, copy_rows, how_to_put_back
 from lifeboat.postgres.connections import connect
 from lifeboat.recovery.targets import RecoveryTarget
 
@@ -65,7 +66,14 @@ def rescue_table(  # noqa: PLR0913 - which table, of when, from where, and who i
     source = installation.source
     # The live database comes first: where it cannot be reached, nothing needs to be restored.
     connect(source, application_name="lifeboat rescue").close()
-    with explored(installation, target, destination=destination, on_progress=on_progress, on_amount=on_amount) as there:
+    with explored(
+        installation,
+        target,
+        kind=RestoreTarget.RESCUE,
+        destination=destination,
+        on_progress=on_progress,
+        on_amount=on_amount,
+    ) as there:
         phases = Phases(on_progress, on_amount, there.phases, doing="rescue")
         dsn = there.found.connection.with_database(source.database or "postgres")
         with closing(connect(source, application_name="lifeboat rescue")) as live:
@@ -81,6 +89,7 @@ def rescue_table(  # noqa: PLR0913 - which table, of when, from where, and who i
                     ) from error
             with phases("compare"):
                 comparison = compare(live, (schema, name), rescued)
+                put_back = how_to_put_back(live, (schema, name), rescued)
         landing = str(there.found.landing)
     notes = [*rescued.notes, *comparison.pop("notes")]
     return Rescued(
@@ -92,6 +101,7 @@ def rescue_table(  # noqa: PLR0913 - which table, of when, from where, and who i
         notes=notes,
         next_steps=[
             f"Look at them: TABLE {rescued.table.as_string()};",
+            *put_back,
             f"When you are done: DROP SCHEMA {sql.Identifier(rescued.schema).as_string()} CASCADE;",
         ],
         phases=phases.seconds,

@@ -20,6 +20,11 @@ SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
   FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
  WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+_WRITABLE = """
+SELECT a.attname FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+ WHERE c.oid = pg_catalog.to_regclass(%s) AND c.relkind IN ('r', 'p')
+   AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+"""
 _IS_THERE = "SELECT pg_catalog.to_regtype(%s) IS NOT NULL"
 _SCHEMA_IS_THERE = "SELECT pg_catalog.to_regnamespace(%s) IS NOT NULL"
 _TEXT = "text"
@@ -261,3 +266,47 @@ def _by_rows(
     ).format(row=row, ours=rescued, theirs=original)
     found = live.execute(query).fetchone() or (None, None)
     return {"only_rescued": found[0], "only_live": found[1], "different": None}
+
+
+def how_to_put_back(live: psycopg.Connection[Any], table: tuple[str, str], rescued: RescuedRows) -> list[str]:
+    """The SQL that brings missing rows, or a table that is gone, back into the live database; nothing is run.
+
+    Nothing either where the live table may not be looked at: then it could not be compared, which was noted.
+    """
+    try:
+        return _how_to_put_back(live, table, rescued)
+    except psycopg.Error:
+        return []
+    finally:
+        live.rollback()
+
+
+def _how_to_put_back(live: psycopg.Connection[Any], table: tuple[str, str], rescued: RescuedRows) -> list[str]:
+    original = sql.Identifier(*table)
+    ours, theirs = columns_of(live, rescued.table.as_string()), columns_of(live, original.as_string())
+    writable = {str(row[0]) for row in live.execute(_WRITABLE, (original.as_string(),)).fetchall()}
+    if not theirs:
+        makes = sql.SQL("{}CREATE TABLE {} (LIKE {} INCLUDING ALL); INSERT INTO {} TABLE {};")
+        schema = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}; ").format(sql.Identifier(table[0]))
+        words = makes.format(schema, original, rescued.table, original, rescued.table).as_string()
+        return [f"Make the table again; only columns, primary key and rows are in it, no defaults or rights: {words}"]
+    there = {column.name: column for column in theirs}
+    shared = [column for column in ours if column.name in writable]
+    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in shared)
+    values = sql.SQL(", ").join(
+        # The type's name is SQL already, see _DEFINITIONS.
+        sql.SQL("{}::{}").format(sql.Identifier(column.name), sql.SQL(there[column.name].type))
+        if column.name in rescued.as_text
+        else sql.Identifier(column.name)
+        for column in shared
+    )
+    key = primary_key(live, original.as_string())
+    if not shared:
+        return []  # a materialized view
+    if not key:
+        return ["The live table has no primary key: compare before you insert, or rows come twice"]
+    insert = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ON CONFLICT DO NOTHING;")
+    return [
+        "Put the missing rows back, and leave those alone whose key is there: "
+        + insert.format(original, names, values, rescued.table).as_string()
+    ]

@@ -13,6 +13,14 @@ from lifeboat.errors import SettingsError
 from lifeboat.recovery.targets import RecoveryTarget
 
 
+def account_name() -> str:
+    """Who runs this process; in a container it may be an account that has a number only."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
 @dataclass(frozen=True)
 class RestoreTo:
     """Where a restore goes: a new data directory, the platform's own, or a new database of the platform's server."""
@@ -58,7 +66,7 @@ class RestoreOrder:
     stop_server: bool = False
     discard_old: bool = False
     acknowledged: frozenset[str] = frozenset()
-    actor: str = field(default_factory=lambda: pwd.getpwuid(os.geteuid()).pw_name)
+    actor: str = field(default_factory=account_name)
     flow_run_id: UUID | None = None
     id: UUID = field(default_factory=uuid4)
 
@@ -74,7 +82,8 @@ class RestoreReport:
     """A restore that was proven to be what was asked for.
 
     `phases` are seconds. `landing` says where replay stopped; `heartbeat_at` is the newest heartbeat recovered.
-    `kept` is the old data directory of a restore in place. `next_steps` are commands and advice, in order.
+    `kept` is the old data directory of a restore in place, `replayed_bytes` the WAL replayed, in whole segments.
+    `next_steps` are commands and advice, in order.
     """
 
     id: UUID
@@ -93,5 +102,6 @@ class RestoreReport:
     next_commit_at: datetime | None = None
     heartbeat_at: datetime | None = None
     kept: str | None = None
+    replayed_bytes: int = 0
     notes: list[str] = field(default_factory=list)
     next_steps: list[str] = field(default_factory=list)

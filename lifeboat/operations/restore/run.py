@@ -279,6 +279,13 @@ def _finish_interrupted(installation: Installation, order: RestoreOrder) -> Rest
                 f"an interrupted restore has written over the data in {target}: there is nothing to be kept",
                 hint="Run it again with --discard-old.",
             )
+        if place.is_used_since and place.saved_tail is not None:
+            raise PlaceTaken(
+                f"an interrupted restore has written over the data in {target}, and a server runs there now;"
+                f" {place.tail_dir} has the last WAL of the old data",
+                hint="Stop that server and run the interrupted restore again; or, if its data are right, move"
+                f" {place.folder} away.",
+            )
         if old is not None and place.is_bare and place.saved_tail is not None and not place.is_between_renames:
             raise PlaceTaken(
                 f"an interrupted restore began with data in {target} that are gone; {place.folder} has WAL of theirs",

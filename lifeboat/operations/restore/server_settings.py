@@ -1,6 +1,8 @@
 """Gives a restored cluster its own configuration back, without what would reach for its original's surroundings."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ _MINIMAL = """\
 # (Debian: /etc/postgresql). `lifeboat config list` shows the configuration archives that have it.
 """
 _MINIMAL_HBA = "# Written by Lifeboat: the backup has no pg_hba.conf.\nlocal all all peer\n"
+_INCLUDE = re.compile(r"\s*(?P<kind>include(?:_if_exists|_dir)?)\s*=?\s*'(?P<place>[^']+)'", re.IGNORECASE)
 _HEADING = "# Written by Lifeboat: this cluster was restored beside its original."
 
 
@@ -86,11 +89,47 @@ def _harmless_libraries(
     """What may be preloaded beside the original: pg_cron and its like would run the original's jobs once more."""
     if not dropped and not _includes(data_dir):
         return {}
-    words = [word.strip() for word in own.get("shared_preload_libraries", "").split(",")]
-    kept = [word for word in words if word and word.strip('"') not in dropped]
-    named = ", ".join(dropped) or "what files that postgresql.conf includes would preload"
-    notes.append(f"not preloaded beside the original: {named}; what needs it works when it is turned on again")
+    kept = [word for word in _libraries(own) if word.strip('"') not in dropped]
+    included = [word for found in _included(data_dir / "postgresql.conf") for word in _libraries(found)]
+    if left_out := dict.fromkeys([*dropped, *(word.strip('"') for word in included if word not in kept)]):
+        notes.append(
+            f"not preloaded beside the original: {', '.join(left_out)}. So no job of the original runs a second time "
+            "here; what needs these libraries works again after `ALTER SYSTEM RESET shared_preload_libraries;` and a "
+            "restart"
+        )
     return {"shared_preload_libraries": ",".join(kept)}
+
+
+def _libraries(settings: dict[str, str]) -> list[str]:
+    words = settings.get("shared_preload_libraries", "").split(",")
+    return [word.strip() for word in words if word.strip()]
+
+
+def _included(path: Path, depth: int = 10) -> Iterator[dict[str, str]]:
+    """The settings of each file that a configuration file includes, and of what these include.
+
+    What cannot be read is left out: they only word a note, and the restore is proven.
+    """
+    for file in _included_files(path) if depth else ():
+        settings: dict[str, str] = {}
+        with suppress(OSError):
+            settings = read_settings(file)
+        yield settings
+        yield from _included(file, depth - 1)
+
+
+def _included_files(path: Path) -> Iterator[Path]:
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else []
+    for found in filter(None, map(_INCLUDE.match, lines)):
+        place = path.parent / found["place"]
+        files = [place]
+        if found["kind"].lower() == "include_dir":
+            files = []
+            with suppress(OSError):
+                files = sorted(place.glob("*.conf"))
+        yield from files
 
 
 def _override_places(data_dir: Path, own: dict[str, str], user: str | None, final_dir: Path, notes: list[str]) -> None:
@@ -117,7 +156,7 @@ def _append(path: Path, settings: dict[str, SettingValue], user: str | None) -> 
 
 
 def _includes(data_dir: Path) -> bool:
-    return any(name.startswith("include") for name in _words(data_dir / "postgresql.conf"))
+    return any(name.lower().startswith("include") for name in _words(data_dir / "postgresql.conf"))
 
 
 def _words(path: Path) -> list[str]:

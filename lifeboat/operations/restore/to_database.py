@@ -80,8 +80,16 @@ def find_dump(repository: BackupRepository, target: RecoveryTarget) -> Manifest:
     found = [manifest for manifest in dumps if target.at is None or manifest.started_at <= target.at]
     if not found:
         later = dumps[0].started_at if dumps else None
-        raise TargetRefused(f"there is no dump for {target}", later=later)
+        raise TargetRefused(f"there is no dump for {target}", hint=_without_dump(later))
     return found[-1]
+
+
+def _without_dump(later: datetime | None) -> str:
+    first = f"The first dump is of {time_text(later)}. " if later is not None else ""
+    return (
+        f"{first}A single database comes from a dump: make one with `lifeboat backup run --type logical`; or restore"
+        " the cluster to any moment with `--to new:DIR`, and copy the database from there."
+    )
 
 
 def _refuse_taken(server: ConnectionInfo, name: str) -> None:
