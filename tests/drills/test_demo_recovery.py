@@ -111,7 +111,8 @@ def test_a_restore_that_lands_elsewhere_is_not_taken_for_the_recovery(
     recovery: Recovery, flows: InProcess, home: Path
 ) -> None:
     assert play(recovery.accident).passed
-    flows.late = timedelta(seconds=-2)
+    repository = recovery.installation.repository()
+    flows.late = repository.manifest(repository.labels()[-1]).completed_at - recovery.target
     early = play(recovery.restore)
     assert not early.passed
     assert DROPPED in early.evidence  # without the last good commit

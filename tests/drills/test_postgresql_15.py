@@ -20,18 +20,17 @@ from lifeboat.operations.installation import Installation
 from lifeboat.operations.unsupported import why_leave_out
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.storage.manifest import BackupType, Manifest
-from tests.support.postgres import DEBIAN_15, tools_for
+from tests.support.postgres import DEBIAN_15, absent, tools_for
 from tests.support.prefect import Services, services, until
 
 __all__ = ["services"]
-pytestmark = pytest.mark.skipif(
-    not (DEBIAN_15 / "postgres").exists(), reason="PostgreSQL 15 is not installed in /usr/lib/postgresql/15"
-)
 
 
 @pytest.fixture(scope="session")
 def pg_tools(runtime_dir: Path) -> PgTools:
     """Version 15, for this module's platform."""
+    if not (DEBIAN_15 / "postgres").exists():
+        absent("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
     return tools_for(DEBIAN_15, runtime_dir)
 
 

@@ -1,5 +1,6 @@
 """Restores in their surroundings: what runs beside the original, and how long an archive may take."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,14 @@ from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.platform import install_archiving
 from lifeboat.operations.restore.explore import explored
+from lifeboat.operations.restore.needed_space import certain_bytes, needed_bytes
+from lifeboat.operations.restore.preparation import prepare_restore
 from lifeboat.operations.restore.recovered_cluster import RecoveryFailed
 from lifeboat.operations.restore.results import RestoreOrder, RestoreTo
 from lifeboat.operations.restore.run import run_restore
 from lifeboat.operations.restore.scratch import RecoveryStuck
 from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import connect
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
 from lifeboat.settings.root import Settings
@@ -38,6 +42,8 @@ def test_a_cluster_beside_its_original_runs_none_of_its_jobs(pg_tools: PgTools) 
             report = run_restore(
                 lab.installation, order(lab, RecoveryTarget(TargetKind.BACKUP, backup="latest"), "beside")
             )
+            history = Path(report.place, "pg_wal", "00000002.history").read_text().split("\t")
+            assert history[2].strip() == "reached consistency"
             assert any("not preloaded beside the original: dict_snowball" in note for note in report.notes)
             assert any("ALTER SYSTEM RESET shared_preload_libraries;" in step for step in report.next_steps)
             with lab.opened(Path(report.place)) as dsn:
@@ -49,6 +55,37 @@ def test_a_cluster_beside_its_original_runs_none_of_its_jobs(pg_tools: PgTools) 
             )
             lab.cluster.start()
             assert lab.value("SHOW shared_preload_libraries") == "vector, dict_snowball"
+        finally:
+            lab.cluster.stop(mode="immediate")
+
+
+def test_what_is_printed_starts_it_and_it_fits_in_what_was_estimated(pg_tools: PgTools) -> None:
+    with reachable_dir() as root:
+        lab = make_lab(pg_tools, root)
+        try:
+            lab.back_up()
+            lab.run("CREATE TABLE public.more AS SELECT i, repeat('x', 500) AS x FROM generate_series(1, 20000) i")
+            lab.switch()
+            # As /srv is: the server's account may go through it, and not write there.
+            folder = root / "srv of root"
+            folder.mkdir()
+            folder.chmod(0o755)
+            wanted = order(lab, RecoveryTarget(), "srv of root/it's restored")
+            planned = prepare_restore(lab.installation, wanted).planned
+            least, most = certain_bytes(planned), needed_bytes(planned)
+            report = run_restore(lab.installation, wanted)
+            place = Path(report.place)
+            taken = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+            assert least <= taken <= most <= 2 * taken
+            assert report.replayed_bytes >= 10_000_000
+            start, look = (step.partition(": ")[2] for step in report.next_steps[:2])
+            try:
+                subprocess.run(start, shell=True, check=True, timeout=120, stdout=subprocess.DEVNULL)  # noqa: S602 - as it is printed
+                asked = f"{look} -Atc 'SELECT count(*) FROM public.more'"
+                found = subprocess.run(asked, shell=True, check=True, timeout=120, capture_output=True, text=True)  # noqa: S602
+                assert found.stdout.strip() == "20000"
+            finally:
+                Cluster(place, pg_tools, place, 5433).stop(mode="immediate")
         finally:
             lab.cluster.stop(mode="immediate")
 

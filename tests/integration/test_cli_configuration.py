@@ -47,8 +47,8 @@ def change_settings(settings_file: Path, **configuration: object) -> None:
 
 
 def way_back(applied: Ended) -> list[str]:
-    """The words after `lifeboat` of the command that `config apply` tells."""
-    return shlex.split(applied.err.partition("to go back: lifeboat ")[2].splitlines()[0])
+    """The words after the program of the command that `config apply` tells."""
+    return shlex.split(applied.err.partition("to go back: ")[2].splitlines()[0])[1:]
 
 
 def apply_words(lifeboat: Run, *words: str) -> list[str]:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import shlex
 import signal
 import stat
 import struct
@@ -97,7 +98,10 @@ def test_a_new_installation_takes_its_first_steps(reachable_tmp: Path, pg_tools:
     early = run("backup", "run", "--type", "full", "--config", str(path), **variables)
 
     assert made.returncode == 0, made.stderr
-    assert "Next: lifeboat doctor, lifeboat up" in made.stdout
+    following = [shlex.split(line)[1:] for line in made.stdout.partition("Next:\n")[2].splitlines()]
+    assert following == [
+        ["--config", str(path), *words] for words in (["doctor"], ["up"], ["backup", "run", "--type", "full"])
+    ]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE((state / "keys" / "signing.pem").stat().st_mode) == 0o600
     assert again.returncode == 2

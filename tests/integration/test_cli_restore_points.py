@@ -16,7 +16,8 @@ __all__ = ["lifeboat", "settings_file"]
 def test_nothing_to_restore_is_told_and_ends_with_3(lifeboat: Run) -> None:
     ended = lifeboat("restore", "points")
     assert ended.code == 3
-    assert "no usable backup leads there" in ended.out
+    # Without any archived WAL there is not even a timeline.
+    assert "no usable backup leads there" in ended.out or "Nothing can be restored" in ended.out
     assert "Nothing is known to have happened" in ended.out
 
 
@@ -48,6 +49,12 @@ def test_points_notes_and_a_named_point(lifeboat: Run, installation: Installatio
     (named,) = found["restore_points"]
     assert (named["name"], named["restorable"], named["why_not"]) == ("before-upgrade", True, None)
     assert {each["kind"] for each in found["annotations"]} == {"backup", "note"}
+    assert {each["timeline"] for each in found["annotations"]} == {1, None}
+    assert "is archived yet. Newer WAL is archived when" in found["why_no_later"]
+    assert "is archived yet. Newer WAL is archived when" in shown.out
+    (unread,) = found["unindexed"]
+    assert (unread["timeline"], unread["known_until"]) == (1, None)
+    assert unread["text"] in shown.err
     assert found["missing"] == []
 
     early = lifeboat("restore", "points", "--to", "2020-01-01", "--json")
@@ -57,6 +64,8 @@ def test_points_notes_and_a_named_point(lifeboat: Run, installation: Installatio
     assert lifeboat("restore", "points", "--timeline", "9").code == 1
     again = lifeboat("restore", "point", "add", "before-upgrade")
     assert (again.code, "there is a restore point 'before-upgrade' already" in again.err) == (1, True)
+    for name in ("a\nb", "a\x1b[2Jb", "a\u202eb", "a\u00a0b", " a", "a ", "", "x" * 64):
+        assert lifeboat("restore", "point", "add", name).code == 2
 
 
 def test_a_gap_is_told_and_ends_with_3(lifeboat: Run, installation: Installation) -> None:

@@ -11,7 +11,7 @@ import pytest
 from lifeboat.postgres.cluster import Cluster
 from tests.support.pgbackrest import engine_for, new_server
 from tests.support.pgbackrest_platform import Platform
-from tests.support.postgres import DEBIAN_15, reachable_dir, tools_for
+from tests.support.postgres import DEBIAN_15, absent, reachable_dir, tools_for
 
 
 @pytest.mark.parametrize("pair", ["debian 12"], indirect=True)
@@ -78,7 +78,7 @@ def test_who_may_not_read_the_configuration_is_told(platform: Platform) -> None:
 @pytest.mark.parametrize("pair", ["debian 13"], indirect=True)  # an upgrade needs a pgBackRest that knows two versions
 def test_an_upgrade_is_shown_and_confirmed(platform: Platform, runtime_dir: Path) -> None:
     if not (DEBIAN_15 / "postgres").exists():
-        pytest.skip("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
+        absent("PostgreSQL 15 is not installed in /usr/lib/postgresql/15")
     with reachable_dir() as root:
         tools = tools_for(DEBIAN_15, runtime_dir)
         template = Cluster(root / "template", tools, root / "run")

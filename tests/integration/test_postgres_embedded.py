@@ -16,10 +16,12 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.conf import SettingValue
 from lifeboat.postgres.connections import AuthenticationFailed, connect
 from lifeboat.postgres.embedded import EmbeddedServer, WrongServerVersion
 from lifeboat.postgres.folders import FolderUnreachable
 from lifeboat.postgres.postmaster import processes_in
+from tests.support.agent import soon
 from tests.support.network import free_port
 
 
@@ -71,6 +73,22 @@ def test_only_a_setting_that_needs_it_restarts_the_server(server: EmbeddedServer
     assert archiving.start().postmaster_pid() != first
     assert _show(archiving, "archive_mode") == "on"
     assert _show(archiving, "archive_command") == "test 'a b' = 'a b'"
+
+
+def test_archive_timeout_counts_from_the_start(server: EmbeddedServer) -> None:
+    """Not only when the checkpointer wakes by itself: that is checkpoint_timeout, 300 s, after the start."""
+    server.start()
+    server.stop()
+    settings: dict[str, SettingValue] = {
+        "fsync": False,
+        "archive_mode": True,
+        "archive_command": "true",
+        "archive_timeout": 1,
+    }
+    EmbeddedServer(server.state_dir, settings, bin_dir=server.bin_dir).start()
+    with connect(server.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE public.committed (a int)")
+        soon(lambda: connection.execute("SELECT archived_count FROM pg_stat_archiver").fetchone() != (0,))
 
 
 def test_tcp_wants_the_generated_password(server: EmbeddedServer) -> None:

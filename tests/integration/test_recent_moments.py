@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
 from lifeboat.catalog.migrate import migrate
+from lifeboat.operations.points.restore_points import PointsOrder, list_restore_points
 from lifeboat.operations.restore.planning import plan_for, read_material
 from lifeboat.operations.wal.index import index_wal
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.recovery.planning import TargetRefused
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
+from tests.support.agent import running_agent, soon
 from tests.support.postgres import reachable_dir
 from tests.support.recovery import RecoveryLab, make_lab
 
@@ -52,3 +55,19 @@ def test_a_moment_that_is_not_archived_yet_says_how_to_have_it_archived(lab: Rec
     assert "lifeboat restore point add NAME" in str(recent.value.hint)
     assert str(recent.value.hint).startswith("The nearest moment that can be had is ")
     assert "restore point add" not in str(future.value.hint)
+
+
+def test_on_a_quiet_server_the_agent_moves_the_latest_moment_on(lab: RecoveryLab) -> None:
+    """Nothing else commits: without the heartbeat no moment after the backup could be aimed at."""
+    lab.back_up()
+    lab.run("DROP TABLE lifeboat.heartbeat", "ALTER SYSTEM SET archive_timeout = '1s'", "SELECT pg_reload_conf()")
+
+    def later_than(moment: datetime) -> bool:
+        (reach,) = list_restore_points(lab.installation, PointsOrder()).timelines
+        assert reach.latest is not None
+        return reach.latest > moment
+
+    with running_agent(lab.cluster.dsn(), lab.installation.catalog):
+        for _ in range(3):
+            before = lab.moment()
+            soon(partial(later_than, before))

@@ -122,6 +122,39 @@ def test_a_commit_that_crosses_segments_is_found(lab: RecoveryLab, offset: int) 
     assert (again.lsn, again.at, again.xid) == (found.lsn, found.at, found.xid)
 
 
+def test_the_commits_on_both_sides_of_a_position_are_found_without_reading_all(lab: RecoveryLab) -> None:
+    start = lab.value("SELECT pg_current_wal_insert_lsn()::text")
+    for number in range(70, 78):
+        lab.commit(number)
+        lab.switch()
+    reading = reader(lab)
+    span = span_from(lab, start, reading)
+    commits = [
+        (int(row[0]), row[1])
+        for row in lab.rows(
+            "SELECT xmin::text::int, pg_xact_commit_timestamp(xmin) FROM public.heartbeats"
+            " WHERE number BETWEEN 70 AND 77 ORDER BY number"
+        )
+    ]
+    middle = reading.find_commit(commits[4][0], path())
+    assert middle is not None
+    counting = Counting(lab)
+    reading = replace(reading, archive=counting)
+    first = reading.first_commit(span, middle.lsn)
+    assert first is not None
+    assert (first.xid, first.at) == commits[4]
+    assert len(counting.fetched) <= 2
+    before = reading.last_commit(span, middle.lsn)
+    assert before is not None
+    assert before.lsn < middle.lsn
+    # The switch commits a message behind each heartbeat.
+    assert commits[3][1] < before.at < commits[4][1]
+    assert len(counting.fetched) <= 5
+    last = reading.last_commit(span)
+    assert last is not None
+    assert reading.first_commit(span, last.lsn + 1) is None
+
+
 def test_a_restore_point_is_found_with_its_moment(lab: RecoveryLab) -> None:
     lab.run("SELECT pg_create_restore_point('before the delete')")
     before = lab.value("SELECT clock_timestamp()")
@@ -215,7 +248,7 @@ def test_a_segment_of_zeroes_or_none_is_named(lab: RecoveryLab, tmp_path: Path) 
     with pytest.raises(SegmentUnusable) as gone:
         reading.last_commit(span)
     assert gone.value.segment.name == name
-    stored.write_bytes(content[:100] + b"x" + content[101:])
+    stored.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
     with pytest.raises(SegmentUnusable) as damaged:
         reading.last_commit(span)
     assert damaged.value.segment.name == name

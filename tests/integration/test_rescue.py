@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import tomlkit
 
+from lifeboat.catalog.migrate import migrate
+from lifeboat.catalog.values import RestoreTarget
 from lifeboat.operations.restore.rescue import Rescued, rescue_table
 from lifeboat.operations.restore.rescued_rows import RescuedRows, compare, parse_table
 from lifeboat.postgres.binaries import PgTools
@@ -96,6 +98,7 @@ def lab(each_pg_tools: PgTools) -> Iterator[RecoveryLab]:
     """A source with tables of every kind, backed up."""
     with reachable_dir() as root:
         made = make_lab(each_pg_tools, root)
+        migrate(made.installation.catalog_connection)
         made.run(SCHEMA)
         made.back_up()
         yield made
@@ -130,6 +133,24 @@ def test_generated_and_identity_columns_come_as_values(lab: RecoveryLab, moment:
     assert lab.value(f"SELECT count(*) FROM {table} WHERE {as_before}") == 50
     assert lab.value(f"SELECT data = decode(md5('31'), 'hex') FROM {table} WHERE id = 31") is True
     assert {"copy rows", "compare", "replay"} <= set(found.phases)
+    noted = lab.installation.catalog.restores.list_restores().rows
+    assert {row.target_kind for row in noted} == {RestoreTarget.RESCUE}
+
+
+def test_what_is_printed_puts_the_rows_back(lab: RecoveryLab, moment: datetime) -> None:
+    some, gone = rescue(lab, moment, "public.made"), rescue(lab, moment, "lost.things")
+    (insert,) = [step for step in some.next_steps if step.startswith("Put the missing rows back")]
+    (make,) = [step for step in gone.next_steps if step.startswith("Make the table again")]
+    with connect(lab.cluster.dsn()) as session:
+        session.execute(insert.partition(": ")[2].encode())
+        put = "SELECT count(*), count(*) FILTER (WHERE price = 0), count(*) FILTER (WHERE twice = price * 2) FROM {}"
+        # The five that were changed since stay as they are.
+        assert session.execute(put.format("public.made").encode()).fetchall() == [(50, 5, 50)]
+        session.execute(make.partition(": ")[2].encode())
+        assert session.execute("SELECT count(*), count(DISTINCT id) FROM lost.things").fetchall() == [(12, 12)]
+        session.rollback()
+    (unkeyed,) = [step for step in rescue(lab, moment, "public.unkeyed").next_steps if "primary key" in step]
+    assert "INSERT" not in unkeyed
 
 
 def test_a_type_that_changed_becomes_text(lab: RecoveryLab, moment: datetime) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -23,7 +24,7 @@ from lifeboat.operations.restore.run import run_restore
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import connect
 from lifeboat.recovery.planning import TargetRefused
-from lifeboat.recovery.targets import RecoveryTarget, TargetKind
+from lifeboat.recovery.targets import RecoveryTarget, TargetKind, time_text
 from lifeboat.storage.manifest import BackupType
 from tests.support.postgres import reachable_dir
 from tests.support.recovery import RecoveryLab, make_lab
@@ -167,6 +168,11 @@ def test_a_dump_is_restored_to_a_new_database(lab: RecoveryLab, moment: datetime
         assert session.execute("SELECT count(*) FROM public.tags").fetchall() == [(300,)]
     with pytest.raises(PlaceTaken):
         run_restore(lab.installation, order)
+    with pytest.raises(TargetRefused) as early:
+        run_restore(
+            lab.installation, RestoreOrder(at_time(datetime(2020, 1, 1, tzinfo=UTC)), RestoreTo.parse("database:x"))
+        )
+    assert "lifeboat backup run --type logical" in str(early.value.hint)
     with pytest.raises(TargetRefused):
         run_restore(lab.installation, RestoreOrder(RecoveryTarget(TargetKind.NAME, name="x"), order.to))
     assert lab.value("SELECT count(*) FROM pg_database WHERE datname LIKE 'lifeboat_restore_%'") == 0
@@ -225,6 +231,7 @@ def test_what_a_killed_explore_left_is_removed_by_the_next(
     code, out, err = run(settings_file, "explore", "--at", moment.isoformat(), "--for", "1s")
     assert code == 0, err
     assert "psql" in out
+    assert "it ends by itself at " in err
     assert left_behind(lab) == []
     with pytest.raises(Exception, match="cannot be reached"):
         connect(dsn)
@@ -236,6 +243,10 @@ def test_the_command_line_restores_and_refuses(lab: RecoveryLab, moment: datetim
     code, out, err = run(settings_file, *wanted, "--dry-run", "--json")
     assert code == 0, err
     assert json.loads(out)["place"] == str(place)
+    code, out, err = run(settings_file, *wanted, "--dry-run")
+    assert "plan " not in out
+    assert "WAL segments" in out
+    assert "lifeboat --config" in err
     assert not list(lab.root.glob("by command*"))
     code, out, err = run(settings_file, *wanted)
     assert code == 0, err
@@ -258,9 +269,33 @@ def test_the_command_line_restores_and_refuses(lab: RecoveryLab, moment: datetim
     assert json.loads(out)["only_rescued"] == 700
 
 
+def test_a_dump_is_nothing_to_explore(lab: RecoveryLab, settings_file: Path) -> None:
+    words = ("restore", "run", "--latest", "--to", "database:studio_copy", "--destination", "primary")
+    code, out, err = run(settings_file, *words, "--dry-run")
+    assert code == 0, err
+    assert "explore" not in err
+    (again,) = [line.partition(": ")[2] for line in err.splitlines() if line.startswith("  restore it: ")]
+    dry_run = f"{again} --dry-run"
+    done = subprocess.run(dry_run, shell=True, cwd="/", timeout=240, capture_output=True, text=True, check=False)  # noqa: S602 - as it is printed
+    assert (done.returncode, done.stdout) == (0, out), done.stderr
+
+
 def test_in_place_is_typed_once_more(lab: RecoveryLab, moment: datetime, settings_file: Path) -> None:
-    words = ("restore", "run", "--at", moment.isoformat(), "--to", "in-place", "--stop-server")
+    words = ("restore", "run", "--at", moment.isoformat(), "--to", "in-place", "--timeline", "1", "--stop-server")
     code, _, err = run(settings_file, *words, "--yes", "0" * 12)
     assert code == 1, err
     assert "the plan is" in err
     assert lab.cluster.is_running()
+    code, out, err = run(settings_file, *words[:-1], "--dry-run")
+    assert code == 0, err
+    assert "LOSES everything that was committed after" in out
+    assert "the server RUNS" in out
+    # What is printed is typed again, by a shell in another folder.
+    (count,) = [line.partition(": ")[2] for line in out.splitlines() if line.startswith("  what that is, counted: ")]
+    counted = subprocess.run(count, shell=True, cwd="/", timeout=240, capture_output=True, text=True, check=False)  # noqa: S602 - as it is printed
+    assert counted.returncode == 0, counted.stderr
+    assert shlex.split(count)[-2:] == ["--timeline", "1"]
+    assert time_text(moment) in counted.stdout
+    (again,) = [line.partition(": ")[2] for line in err.splitlines() if line.startswith("  restore it: ")]
+    code, out, err = run(settings_file, *shlex.split(again)[3:], "--dry-run", "--json")
+    assert (code, json.loads(out)["place"]) == (0, str(lab.cluster.data_dir)), err

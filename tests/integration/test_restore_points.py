@@ -3,27 +3,37 @@
 import gzip
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from lifeboat.catalog.migrate import migrate
-from lifeboat.catalog.values import AnnotationKind
+from lifeboat.catalog.pages import DEFAULT_LIMIT
+from lifeboat.catalog.values import AnnotationKind, RestoreStatus, RestoreTarget
+from lifeboat.operations.points.happened import timelines_begun
 from lifeboat.operations.points.named import RestorePointRefused, add_restore_point
 from lifeboat.operations.points.notes import add_note
 from lifeboat.operations.points.restore_points import PointsOrder, RestorePoints, list_restore_points
+from lifeboat.operations.restore.planning import plan_for, read_material
+from lifeboat.operations.restore.results import RestoreOrder, RestoreTo
+from lifeboat.operations.restore.run import run_restore
+from lifeboat.operations.wal.index import index_wal
 from lifeboat.operations.wal.verify import verify_wal
 from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.connections import connect
+from lifeboat.recovery.planning import RestorePlan, TargetRefused
 from lifeboat.recovery.restore_points import HoleReason
 from lifeboat.recovery.spans import ArchivedWal
-from lifeboat.recovery.targets import TargetUnreadable
+from lifeboat.recovery.targets import RecoveryTarget, TargetKind, TargetUnreadable, time_text
 from lifeboat.recovery.timelines import path_to
 from lifeboat.recovery.wal_reader import ArchivedWalReader
 from lifeboat.wal.coverage import WalNotArchived
 from lifeboat.wal.names import parse_lsn
-from tests.support.agent import running_agent, soon
+from tests.support.agent import soon
 from tests.support.postgres import reachable_dir
 from tests.support.recovery import RecoveryLab, make_lab
 
@@ -187,11 +197,20 @@ def test_a_missing_segment_splits_the_window(lab: RecoveryLab) -> None:
     assert reach.latest is not None
     assert reach.latest < before
     assert found.named[0].why_not == f"the WAL segment {lost}, on the way to it, is missing"
+    index_wal(lab.installation)
+    (unread,) = points(lab).unread
+    # Nothing can be read on until then, whoever runs what is named.
+    assert f"; {lost} is missing or damaged: " in str(unread)
+    assert str(unread).endswith("reads on when it is there, or with the next full backup")
 
     second = lab.back_up()
     commit_and_switch(lab, 4)
     (reach,) = points(lab).timelines
     assert [window.backups for window in reach.windows] == [(first,), (second,)]
+    (unread,) = points(lab).unread
+    assert str(unread).endswith("; `lifeboat wal index` reads on")
+    index_wal(lab.installation)
+    assert points(lab).unread == ()
     (hole,) = reach.holes
     assert (hole.after, hole.before) == (reach.windows[0].latest, reach.windows[1].earliest)
     assert [each.windows for each in points(lab, start=hole.before).timelines] == [(reach.windows[1],)]
@@ -227,7 +246,9 @@ def test_what_the_scrub_has_found_ends_the_window_too(lab: RecoveryLab) -> None:
     assert not points(lab).found_faults
 
     assert not verify_wal(lab.installation).sound
+    index_wal(lab.installation)
     found = points(lab)
+    assert f"; {bad} is missing or damaged: " in str(found.unread[0])
     (segment,) = found.damaged
     assert segment.name == bad
     assert segment.reason
@@ -236,22 +257,6 @@ def test_what_the_scrub_has_found_ends_the_window_too(lab: RecoveryLab) -> None:
     assert reach.latest < before
     (hole,) = reach.holes
     assert (hole.reason, hole.before, [each.name for each in hole.segments]) == (HoleReason.DAMAGED, None, [bad])
-
-
-def test_on_a_quiet_server_the_agent_moves_the_latest_moment_on(lab: RecoveryLab) -> None:
-    """Nothing else commits: without the heartbeat no moment after the backup could be aimed at."""
-    lab.back_up()
-    lab.run("DROP TABLE lifeboat.heartbeat", "ALTER SYSTEM SET archive_timeout = '1s'", "SELECT pg_reload_conf()")
-
-    def later_than(moment: datetime) -> bool:
-        (reach,) = points(lab).timelines
-        assert reach.latest is not None
-        return reach.latest > moment
-
-    with running_agent(lab.cluster.dsn(), lab.installation.catalog):
-        for _ in range(3):
-            before = lab.moment()
-            soon(partial(later_than, before))
 
 
 def test_an_archive_that_cannot_be_read_leaves_the_ends_of_backups(lab: RecoveryLab) -> None:
@@ -281,8 +286,109 @@ def test_a_promotion_makes_a_timeline_with_moments_of_its_own(lab: RecoveryLab) 
     assert second.latest is not None
     assert first.latest is not None
     assert first.latest < on_two <= second.latest
-    assert [window.backups for window in second.windows] == [(label,)]
+    assert [window.backups for window in second.windows] == [(label,), (label,)]
+    (hole,) = second.holes
+    assert (hole.reason, hole.left, points(lab).found_faults) == (HoleReason.BRANCH, 1, False)
+    # Where none of timeline 1 was given up, the gap is what the promotion took.
+    (begun,) = [mark for mark in points(lab).marks if "began by" in mark.text]
+    # Its history file does not tell a promotion from a restore to the latest moment.
+    assert begun.text.startswith("timeline 2 began by a promotion, or a restore to the latest moment, at ")
+    assert (begun.at, begun.timeline) == (hole.before, 2)
+    material = read_material(lab.installation)
+    (switch,) = material.wal.histories[2]
+    # As a restore to a backup's end has it (test_restore_surroundings).
+    wal = replace(material.wal, histories={2: (replace(switch, reason="reached consistency"),)})
+    (begun,) = timelines_begun(lab.installation, replace(material, wal=wal), [first, second])
+    assert begun.text.startswith("timeline 2 began by a restore to the end of a backup, at ")
     made = add_restore_point(lab.installation, "on two")
     assert made.target.timeline == 2
     assert [each.timeline for each in points(lab, timeline=2).timelines] == [2]
     assert points(lab, timeline=1).named == ()
+
+
+def test_moments_that_the_current_timeline_never_lived_are_refused(lab: RecoveryLab) -> None:
+    """An accident on timeline 1, lived with for a while, then undone in place: timeline 2 has none of that while."""
+    lab.back_up()
+    lab.commit(1)
+    wanted = lab.moment()
+    lab.commit(2)
+    with connect(lab.cluster.dsn(), autocommit=True) as session:
+        row = session.execute("INSERT INTO public.notes VALUES (1) RETURNING xmin::text::int").fetchone()
+    assert row is not None
+    never_lived = lab.moment()
+    lab.run("DROP TABLE public.segments")
+    commit_and_switch(lab, 3)
+    asked = RecoveryTarget(TargetKind.TIME, at=wanted)
+    in_place = RestoreTo.parse("in-place")
+    run_restore(
+        lab.installation, RestoreOrder(asked, in_place, data_dir=lab.cluster.data_dir, stop_server=True, actor="ada")
+    )
+    lab.cluster.start()
+    lab.commit(20)
+    soon(lambda: 2 in lab.archive.listing().history_timelines)
+    commit_and_switch(lab, 21)
+
+    def plan(target: RecoveryTarget) -> RestorePlan:
+        return plan_for(lab.installation, read_material(lab.installation), target).plan
+
+    second = points(lab).current
+    assert second is not None
+    (hole,) = second.holes
+    assert (hole.reason, hole.left, len(second.windows)) == (HoleReason.BRANCH, 1, 2)
+    assert hole.before is not None
+    assert hole.after < wanted < never_lived < hole.before
+    with pytest.raises(TargetRefused, match="lies in a change of timelines: timeline 2 goes on") as refused:
+        plan(RecoveryTarget(TargetKind.TIME, at=never_lived))
+    assert (refused.value.earlier, refused.value.later) == (hole.after, hole.before)
+    assert str(refused.value.hint).endswith("Timeline 1 has it: `--timeline 1`.")
+    assert plan(RecoveryTarget(TargetKind.TIME, at=never_lived, timeline=1)).timeline == 1
+    for at in (hole.after, hole.before):
+        assert plan(RecoveryTarget(TargetKind.TIME, at=at)).timeline == 2
+    given_up = plan(RecoveryTarget(TargetKind.XID, xid=row[0], timeline=1))
+    assert given_up.not_after is not None
+    assert given_up.notes[-1].startswith(f"transaction {row[0]} committed at ")
+    assert hole.after < given_up.not_after < never_lived
+
+    # The catalog came back with the data: what it knew of the restore is gone, the history file is not.
+    found = points(lab)
+    (begun,) = [mark for mark in found.marks if mark.text.startswith("timeline 2 began by a restore that stopped ")]
+    assert (begun.at, begun.timeline) == (hole.before, 2)
+    assert [mark.timeline for mark in found.marks if mark.kind is AnnotationKind.BACKUP] == [1]
+    # A catalog on another server still has it, and who asked for it; however much was looked at since.
+    record = partial(
+        lab.installation.catalog.restores.record,
+        target=f"{asked} to {in_place}",
+        status=RestoreStatus.COMPLETED,
+        completed_at=lab.moment(),
+        report={"new_timeline": 2},
+    )
+    later = never_lived + timedelta(seconds=1)
+    record(uuid4(), cluster="studio", target_kind=RestoreTarget.IN_PLACE, actor="ada", started_at=never_lived)
+    record(uuid4(), cluster="other", target_kind=RestoreTarget.IN_PLACE, actor="bob", started_at=later)
+    for _ in range(DEFAULT_LIMIT):
+        record(uuid4(), cluster="studio", target_kind=RestoreTarget.EXPLORE, actor="bob", started_at=later)
+    (known,) = [mark for mark in points(lab).marks if "restored in place" in mark.text]
+    assert known.text == f"restored in place to {asked}, which made timeline 2"
+    assert (known.timeline, known.actor) == (2, "ada")
+
+
+def test_what_the_index_has_not_read_and_what_is_not_archived_is_said(lab: RecoveryLab) -> None:
+    lab.back_up()
+    commit_and_switch(lab, 1)
+    (unread,) = points(lab).unread
+    assert (unread.timeline, unread.known_until) == (1, None)
+    assert index_wal(lab.installation).timelines
+    found = points(lab)
+    assert found.unread == ()
+    (reach,) = found.timelines
+    assert reach.latest is not None
+    assert (found.why_no_later or "").startswith(f"no commit after {time_text(reach.latest)} is archived yet")
+    assert "archive_timeout" in (found.why_no_later or "")
+    assert points(lab, end=reach.earliest).why_no_later is None
+    last = lab.moment()
+    lab.run("DROP TABLE public.notes")
+    lab.switch()
+    (unread,) = points(lab).unread
+    assert unread.known_until is not None
+    assert unread.known_until < last
+    assert "`lifeboat wal index` reads on" in str(unread)

@@ -1,4 +1,4 @@
-"""The quick preview: what it says of accidents, of size, time and needs, and what it refuses."""
+"""The quick preview: what it says of accidents, and what it refuses."""
 
 import json
 from collections.abc import Iterator
@@ -6,12 +6,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-import tomlkit
 from pydantic import SecretStr
 
 from console.cli.main import main
 from lifeboat.catalog.migrate import migrate
-from lifeboat.operations.drill.restore_drill import DrillOrder, run_drill
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.preview.quick import PreviewOrder, RestorePreview, preview_restore
 from lifeboat.operations.restore.results import RestoreOrder, RestoreTo
@@ -117,26 +115,31 @@ def test_a_table_made_since_the_backup_is_counted_from_its_beginning(lab: Recove
     assert (late.inserted_rows, late.estimated, late.rows_at_target) == (1, True, 11)
 
 
-def test_size_needs_and_time(lab: RecoveryLab) -> None:
-    at = lab.moment()
-    lab.run("UPDATE public.segments SET approved = true WHERE id = 1")
+def test_tables_that_were_dropped_and_made_again_are_one_line_each(lab: RecoveryLab) -> None:
+    """As `pg_restore --clean` does it, with more tables than the text of an event names."""
+    names = [f"public.reloaded_{number}" for number in range(25)]
+    lab.run(*(f"CREATE TABLE {name} AS SELECT generate_series(1, 30) AS id" for name in names))
     lab.switch()
-    before = preview_at(lab, at)
-    assert before.time.seconds is None
-    assert "restore files" in before.time.not_measured
-    assert run_drill(lab.installation, DrillOrder()).passed
+    index_wal(lab.installation)
+    at = lab.moment()
+    drops = "".join(f"DROP TABLE {name};" for name in names)
+    made = "".join(f"CREATE TABLE {name} AS SELECT generate_series(1, 7) AS id;" for name in names)
+    lab.run(f"DELETE FROM {names[0]} WHERE id <= 10", f"DO $$ BEGIN {drops} {made} END $$")
+    lab.switch()
     found = preview_at(lab, at)
-    (manifest,) = [lab.installation.repository().manifest(label) for label in found.chain]
-    assert found.size.backups_bytes == manifest.size_bytes
-    assert found.size.wal_segments >= 1
-    assert 0 < found.size.wal_stored_bytes < found.size.wal_bytes
-    assert found.needs.disk_bytes >= manifest.size_bytes
-    assert found.needs.postgresql == manifest.pg_version
-    assert "plpgsql" in found.needs.extensions
-    assert found.needs.problems == ()
-    assert found.time.seconds is not None
-    assert found.time.phases["restore files"] > 0
-    assert found.time.not_measured == ("replay",)
+    assert {item.name: (item.change, item.event) for item in found.objects} == dict.fromkeys(
+        names, (Change.REPLACED, "drop, create")
+    )
+    assert len(found.objects) == len(names)
+    assert {name: each for name, each in counts(found).items() if name in names} == {
+        name: (7, 0, 10 if name == names[0] else 0) for name in names
+    }
+    for item in found.tables:
+        if item.table in names:
+            assert (item.events, item.rows_at_target) == (("drop", "create"), 30)
+    assert sorted(event.text.split(" of ")[0] for event in found.events) == ["CREATE", "DROP"]
+    assert all(event.text.endswith(" and 20 more") for event in found.events)
+    assert "replaced since: the earlier one comes back" in preview_report(found)
 
 
 def test_nothing_committed_since_is_nothing_undone(lab: RecoveryLab) -> None:
@@ -229,6 +232,7 @@ def test_another_timeline_than_the_current_one_is_a_doubt(pg_tools: PgTools) -> 
         )
         assert run_restore(lab.installation, order).new_timeline == 2
         lab.cluster.start()
+        lab.commit(2)  # no moment before the first commit of timeline 2 can be asked for
         before = lab.moment()
         lab.run("INSERT INTO public.notes SELECT g, 'alive' FROM generate_series(1, 7) g")
         lab.switch()
@@ -244,13 +248,8 @@ def test_another_timeline_than_the_current_one_is_a_doubt(pg_tools: PgTools) -> 
 
 @pytest.fixture
 def configured(lab: RecoveryLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecoveryLab:
-    """The lab with its settings in a file that commands read."""
-    given = lab.installation.settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-    given["platform"]["dsn"] = lab.cluster.dsn()
-    path = tmp_path / "lifeboat.toml"
-    path.write_text(tomlkit.dumps(given))
-    path.chmod(0o600)
-    monkeypatch.setenv(CONFIG_VARIABLE, str(path))
+    """The lab with its settings in a file that commands and flows read."""
+    monkeypatch.setenv(CONFIG_VARIABLE, str(lab.write_settings(tmp_path / "lifeboat.toml")))
     return lab
 
 
@@ -266,6 +265,9 @@ def test_the_command(configured: RecoveryLab, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr()
     assert "public.segments" in shown.out
     assert "transactions lost" in shown.out
+    assert "restored to" not in shown.out
+    assert "restore run --at " in shown.err
+    assert " explore --at " in shown.err
 
 
 def test_bad_targets_are_refused_with_the_nearest_moment(

@@ -32,6 +32,20 @@ class Ended:
 Run = Callable[..., Ended]
 
 
+def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """What runs a command line in this process and returns how it ended; no traceback is ever shown."""
+
+    def run(*words: str, typed: str = "") -> Ended:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.stdin", StringIO(typed))
+        code = main(words)
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return Ended(code, shown.out, shown.err)
+
+    return run
+
+
 @pytest.fixture
 def settings_file(installation: Installation, reachable_tmp: Path) -> Path:
     """The settings of `installation` as a file."""
@@ -45,13 +59,4 @@ def settings_file(installation: Installation, reachable_tmp: Path) -> Path:
 def lifeboat(settings_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command line in this process, with what somebody types."""
     monkeypatch.setenv(CONFIG_VARIABLE, str(settings_file))
-
-    def run(*words: str, typed: str = "") -> Ended:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.stdin", StringIO(typed))
-        code = main(words)
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return Ended(code, shown.out, shown.err)
-
-    return run
+    return runner(monkeypatch, capsys)

@@ -1,8 +1,7 @@
 """A platform of its own that pgBackRest protects, driven from the command line."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ import pytest
 import tomlkit
 from psycopg.rows import TupleRow
 
-from console.cli.main import main
 from lifeboat.operations.doctor.run import CheckResult, run_checks
 from lifeboat.operations.installation import Installation
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import connect
 from lifeboat.postgres.folders import make_private_dir
 from lifeboat.settings.loading import CONFIG_VARIABLE
-from tests.support.command_line import Ended
+from tests.support.command_line import Run, runner
 from tests.support.installation import SAMPLE
 from tests.support.pgbackrest import Pair, fast_folder, new_server
 from tests.support.postgres import reachable_dir
@@ -32,7 +30,7 @@ class Platform:
     server: Cluster
     pair: Pair
     settings_file: Path
-    run: Callable[..., Ended]
+    run: Run
 
     def write(self, **sections: object) -> None:
         """Write the settings, with sections replaced or added."""
@@ -85,16 +83,9 @@ def platform(
 ) -> Iterator[Platform]:
     """The platform, its server running."""
 
-    def run(*words: str, typed: str = "") -> Ended:
-        capsys.readouterr()
-        monkeypatch.setattr("sys.stdin", StringIO(typed))
-        code = main(words)
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return Ended(code, shown.out, shown.err)
-
     with reachable_dir("lifeboat-platform-", parent=fast_folder()) as root:
         make_private_dir(root / "store", pair.tools.user)
+        run = runner(monkeypatch, capsys)
         made = Platform(root, new_server(root, pair_template, pair.tools), pair, root / "lifeboat.toml", run)
         made.write()
         monkeypatch.setenv(CONFIG_VARIABLE, str(made.settings_file))

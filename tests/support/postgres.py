@@ -1,8 +1,10 @@
 """PostgreSQL for tests: an embedded server a session, fresh databases in it, folders it can reach."""
 
+import errno
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +46,20 @@ def reachable_dir(prefix: str = "lifeboat-test-", *, parent: Path | None = None)
         yield path
     finally:
         end_servers_in(path)
-        shutil.rmtree(path)
+        _remove(path)
+
+
+def _remove(path: Path, *, attempts: int = 100) -> None:
+    """Remove a folder into which a tool that outlives its server, as an asynchronous archiver does, may still write."""
+    for attempt in range(attempts):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or attempt == attempts - 1:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def tools_for(bin_dir: Path, runtime_dir: Path) -> PgTools:

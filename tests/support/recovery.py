@@ -10,6 +10,7 @@ from threading import Event, Thread
 from typing import Any
 
 import psycopg
+import tomlkit
 
 from lifeboat.operations.backup.take_backup import BackupOrder, take_backup
 from lifeboat.operations.installation import Installation
@@ -128,6 +129,14 @@ class RecoveryLab:
             f" WHERE pg_xact_commit_timestamp(xmin) <= '{at.isoformat()}'"
         )
         return int(found)
+
+    def write_settings(self, path: Path) -> Path:
+        """Write its settings to a file, for commands and flows."""
+        given = self.installation.settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        given["platform"]["dsn"] = self.cluster.dsn()
+        path.write_text(tomlkit.dumps(given))
+        path.chmod(0o600)
+        return path
 
     @contextmanager
     def opened(self, data_dir: Path) -> Iterator[str]:

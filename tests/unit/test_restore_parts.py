@@ -2,12 +2,11 @@
 
 import fcntl
 import json
-import shutil
+import os
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -30,13 +29,12 @@ from lifeboat.operations.restore.place import (
     interrupted_over,
     refuse_taken,
 )
-from lifeboat.operations.restore.results import RestoreReport, RestoreTo
-from lifeboat.operations.restore.room import NoRoomForRestore
+from lifeboat.operations.restore.results import RestoreOrder, RestoreReport, RestoreTo
 from lifeboat.operations.restore.server_settings import give_settings_back, offer_history
-from lifeboat.operations.restore.tablespaces import TablespaceMap
+from lifeboat.postgres import postmaster
 from lifeboat.postgres.conf import read_settings
 from lifeboat.postgres.isolation import KEPT_SUFFIX
-from lifeboat.recovery.targets import TargetUnreadable
+from lifeboat.recovery.targets import RecoveryTarget, TargetUnreadable
 from lifeboat.recovery.wal_tail import ArchiveWithTail, save_tail
 from lifeboat.wal.archive import FilesystemArchive
 from lifeboat.wal.archive_program.push import push
@@ -61,6 +59,11 @@ def test_a_place_is_read_as_it_is_written(text: str, kind: RestoreTarget) -> Non
 def test_what_is_no_place_is_refused(text: str) -> None:
     with pytest.raises(SettingsError):
         RestoreTo.parse(text)
+
+
+def test_an_account_that_has_a_number_only_may_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 3_999_999_999)
+    assert RestoreOrder(RecoveryTarget(), RestoreTo.parse("in-place")).actor == "uid 3999999999"
 
 
 def test_a_target_that_holds_something_is_refused(tmp_path: Path) -> None:
@@ -123,24 +126,28 @@ def test_a_lock_that_was_removed_since_it_was_opened_is_none(tmp_path: Path, mon
         pass
 
 
-def test_a_tablespace_must_fit_in_the_volume_that_it_goes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, link = tmp_path / "data.tablespaces" / "16385", tmp_path / "data" / "pg_tblspc" / "16385"
-    for folder in (real, link.parent):
-        folder.mkdir(parents=True)
-    (real / "file").write_bytes(bytes(2000))
-    link.symlink_to(real)
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1999))
-    with TemporaryDirectory(dir="/dev/shm") as elsewhere:
-        if Path(elsewhere).stat().st_dev == tmp_path.stat().st_dev:
-            pytest.skip("there is one filesystem only")
-        spaces = TablespaceMap({"16385": Path(elsewhere) / "fast"})
-        with pytest.raises(NoRoomForRestore, match="needs about 2,000 bytes below"):
-            spaces.place(tmp_path / "data", None)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2000))
-        spaces.place(tmp_path / "data", None)
-        assert (link / "file").read_bytes() == bytes(2000)
-    assert not real.exists()
+def test_a_server_on_data_that_were_written_over_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "data"
+    target.mkdir()
+    with hold_place(target, None) as place:
+
+        def used_and_over() -> tuple[bool, bool]:
+            return place.is_used_since, place.is_written_over
+
+        place.write(Journal("an order", Step.OVER, sockets="/run/scratch"))
+        assert used_and_over() == (False, True)
+        # A server works in its data directory, and this process stands in for it.
+        monkeypatch.setattr(postmaster, "_is_server", lambda _: True)
+        monkeypatch.chdir(target)
+        lines = [str(os.getpid()), str(target), "1", "5432", "/run/its-own", ""]
+        (target / "postmaster.pid").write_text("\n".join(lines))
+        assert used_and_over() == (True, False)
+        place.write(Journal("an order", Step.OVER, sockets="/run/its-own"))
+        assert used_and_over() == (False, True)  # the killed restore's own
+        place.write(Journal("an order", Step.OVER, control="as it was"))
+        assert used_and_over() == (False, False)  # nothing was written yet
+        monkeypatch.chdir(tmp_path)
+        place.clear()
 
 
 def test_old_data_are_written_over_when_pg_control_is_gone(tmp_path: Path) -> None:
@@ -171,6 +178,7 @@ def test_old_data_are_written_over_when_pg_control_is_gone(tmp_path: Path) -> No
         (target / "backup_label").unlink()
         place.write(Journal("an order", Step.OVER, sockets="/run/scratch"))
         assert is_over()
+        assert not place.is_used_since
         place.clear()
 
 
@@ -273,6 +281,38 @@ def test_a_cluster_whose_configuration_lies_elsewhere_says_so(data_dir: Path) ->
     own = give_settings_back(data_dir, None, beside=True, final_dir=data_dir)
     assert any("/etc" in note for note in own.notes)
     assert read_settings(data_dir / "postgresql.conf") == {}
+
+
+def test_what_is_not_preloaded_is_named_where_something_is(data_dir: Path) -> None:
+    def notes() -> list[str]:
+        for name in ("postgresql.conf", "postgresql.auto.conf"):
+            (data_dir / f"{name}{KEPT_SUFFIX}").write_text("include 'more/a.conf'\n" if name[10:] == ".conf" else "")
+        own = give_settings_back(data_dir, None, beside=True, final_dir=data_dir)
+        return [note for note in own.notes if "preload" in note]
+
+    (data_dir / "more").mkdir()
+    (data_dir / "more" / "a.conf").write_text("include_dir = '.'\nwork_mem = '8MB'\n")
+    assert notes() == []
+    (data_dir / "more" / "b.conf").write_text("shared_preload_libraries = 'pg_cron, other'\n")
+    (note,) = notes()
+    assert note.startswith("not preloaded beside the original: pg_cron, other. ")
+
+
+def test_an_included_file_that_cannot_be_read_does_not_fail_a_restore(data_dir: Path) -> None:
+    (data_dir / "more").mkdir()
+    (data_dir / "more" / "b.conf").write_text("shared_preload_libraries = 'pg_cron'\n")
+    # Root reads all but these: memory at 0, and a name that is too long.
+    unreadable = f"include '/proc/self/mem'\ninclude '{'x' * 300}'\ninclude_dir '{'y' * 300}'\n"
+    (data_dir / f"postgresql.conf{KEPT_SUFFIX}").write_text(f"{unreadable}Include_Dir = 'more'\n")
+    own = give_settings_back(data_dir, None, beside=True, final_dir=data_dir)
+    assert any(note.startswith("not preloaded beside the original: pg_cron. ") for note in own.notes)
+
+
+def test_an_include_is_one_in_any_case(data_dir: Path) -> None:
+    (data_dir / f"postgresql.conf{KEPT_SUFFIX}").write_text("INCLUDE_DIR 'more'\n")
+    own = give_settings_back(data_dir, None, beside=True, final_dir=data_dir)
+    assert any("includes other files" in note for note in own.notes)
+    assert read_settings(data_dir / "postgresql.auto.conf")["shared_preload_libraries"] == ""
 
 
 def test_a_new_timelines_history_is_offered_to_the_archiver(data_dir: Path) -> None:

@@ -9,6 +9,7 @@ from prefect.states import Failed
 
 from lifeboat.assets.findings import AssetReport, Finding, FindingKind
 from lifeboat.errors import PermanentError, TransientError
+from lifeboat.operations.restore.results import RestoreReport
 from lifeboat.operations.results import BackupTaken, DrillReport
 from lifeboat.storage.manifest import BackupObject, BackupType, Manifest, RestoreStep
 from tasks.asset_report import asset_report, finding_rows
@@ -17,6 +18,7 @@ from tasks.backup_report import backup_report
 from tasks.drill_report import drill_report
 from tasks.engines import physical_engine, type_by_engine
 from tasks.figures import duration_text, markdown_table, size_text
+from tasks.restore_report import restore_report
 from tasks.retrying import is_worth_a_retry
 
 AT = datetime(2026, 11, 22, 19, tzinfo=UTC)
@@ -131,6 +133,14 @@ def test_a_failed_drill_says_so_first_and_names_the_faults() -> None:
     assert text.startswith("# Restore drill of 20261122-190000F FAILED")
     assert text.index("3 rows instead of 4") < text.index("recover")
     assert "| there are characters | WRONG | 0 (expected 1) |" in text
+
+
+def test_a_restores_page_says_where_it_landed_outside_of_its_table() -> None:
+    report = RestoreReport(UUID(int=1), "T", "new:/x", "L", ["L"], AT, AT, {"plan": 1.5}, "/x", landing="last commit A")
+    page = restore_report(report)
+    assert "\n\nLanded: last commit A\n\n" in page
+    assert "| began |" in page
+    assert "| ended |" in page
 
 
 def test_asset_findings_are_a_table_for_each_kind() -> None:

@@ -63,11 +63,17 @@ def test_figures_that_are_not_known() -> None:
     assert facts == {
         "last archived": "nothing yet",
         "finished segments that wait": "?",
-        "WAL not archived yet": "?",
+        "WAL not archived yet": "not known: nothing was archived yet",
         "failures of archive_command": "0",
         "newest heartbeat": "never",
     }
     assert server_facts(None) == []
+    promoted = replace(SERVER, timeline=2, archiver=replace(SERVER.archiver, last_archived_wal="00000002.history"))
+    assert dict(server_facts(promoted))["WAL not archived yet"] == (
+        "not known: no segment of timeline 2 was archived yet, the last file was 00000002.history"
+    )
+    standby = replace(SERVER, in_recovery=True, timeline=None)
+    assert dict(server_facts(standby))["WAL not archived yet"] == "not known: the server is in recovery"
 
 
 def test_a_page_about_damage_names_every_file() -> None:
