@@ -39,7 +39,7 @@ _XID_MASK = (1 << 32) - 1  # the log leaves out the epoch
 class StopKind(StrEnum):
     """At what replay stopped."""
 
-    COMMIT = "commit"
+    TRANSACTION = "end of a transaction"
     LSN = "position"
     CONSISTENCY = "consistency"
     END_OF_WAL = "end of WAL"
@@ -47,20 +47,26 @@ class StopKind(StrEnum):
 
 @dataclass(frozen=True)
 class Landing:
-    """What the log says: the last transaction that was replayed, and the first end of one that was not.
+    """What the log says: the last end of a transaction that was replayed, and the first one that was not.
 
-    `last_commit_at` is None when no transaction ended between the backup and the stop; where replay stopped behind a
-    position, the log leaves out a transaction that ended with that record. `next_commit_at` and `next_xid` are there
-    only where replay stopped before a transaction's end, `last_xid` where it stopped behind one, `stop_lsn` where it
-    stopped behind a record by its position: `name` says that this is a named restore point, which the log does not
-    know. `segments` are the newest that were got from the archive, in order.
+    The log tells no commit from a rollback in `last_ended_at`, and where replay stopped behind a position, it leaves
+    out a transaction that ended with that record: `last_commit_at` is what WAL says, None where it has no commit, or
+    cannot be read (`unread`). `next_ended_at` and `next_xid` are there only where replay stopped before a transaction's
+    end, `last_xid` where it stopped behind one, and `rolled_back` says that this one was no commit; `next_commit_at`
+    is then for WAL to say. `stop_lsn` is there where replay stopped behind a record by its position: `name` says that
+    this is a named restore point, which the log does not know. `segments` are the newest that were got from the
+    archive, in order.
     """
 
     stop: StopKind
+    last_ended_at: datetime | None = None
     last_commit_at: datetime | None = None
+    unread: bool = False
+    next_ended_at: datetime | None = None
     next_commit_at: datetime | None = None
     next_xid: int | None = None
     last_xid: int | None = None
+    rolled_back: bool = False
     redo_done_lsn: int | None = None
     stop_lsn: int | None = None
     new_timeline: int | None = None
@@ -69,18 +75,30 @@ class Landing:
     segments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        last = f"last commit {time_text(self.last_commit_at)}" if self.last_commit_at else "no commit replayed"
+        if self.last_commit_at is not None:
+            return f"last commit {time_text(self.last_commit_at)}; {self._stop_text('one')}"
+        if self.last_ended_at is not None:
+            return f"replayed at least up to {time_text(self.last_ended_at)}; {self._stop_text('commit')}"
+        return f"{'last commit not known' if self.unread else 'no commit replayed'}; {self._stop_text('commit')}"
+
+    def _stop_text(self, following: str) -> str:
+        if self.rolled_back:
+            side, xid = ("after", self.last_xid) if self.next_xid is None else ("before", self.next_xid)
+            return f"stopped {side} the rollback of transaction {xid}"
         if self.next_commit_at is not None:
-            return f"{last}; the next one, {time_text(self.next_commit_at)} by transaction {self.next_xid}, was not"
-        return f"{last}; stopped at {self.stop if self.name is None else f'restore point {self.name}'}"
+            return f"the next {following}, {time_text(self.next_commit_at)} by transaction {self.next_xid}, was not"
+        if self.last_xid is not None:
+            return f"stopped after the commit of transaction {self.last_xid}"
+        return f"stopped at {self.stop if self.name is None else f'restore point {self.name}'}"
 
 
 def read_landing(log: str) -> Landing:
     """What one start of a server in recovery has logged; `log` begins with that start."""
     stop, next_at, next_xid, last_xid, stop_lsn = StopKind.END_OF_WAL, None, None, None, None
+    rolled_back = False
     last_at = _moment(found[-1]) if (found := list(_LAST.finditer(log))) else None
     if at_commit := _STOP_AT_COMMIT.search(log):
-        stop = StopKind.COMMIT
+        stop, rolled_back = StopKind.TRANSACTION, at_commit["end"] == "abort"
         if at_commit["side"] == "before":
             next_at, next_xid = _moment(at_commit), int(at_commit["xid"])
         else:
@@ -93,10 +111,12 @@ def read_landing(log: str) -> Landing:
     done, timeline = _REDO_DONE.search(log), _TIMELINE.search(log)
     return Landing(
         stop,
-        last_commit_at=last_at,
-        next_commit_at=next_at,
+        last_ended_at=last_at,
+        next_ended_at=next_at,
+        next_commit_at=None if rolled_back else next_at,
         next_xid=next_xid,
         last_xid=last_xid,
+        rolled_back=rolled_back,
         redo_done_lsn=parse_lsn(done["lsn"]) if done else None,
         stop_lsn=stop_lsn,
         new_timeline=int(timeline["timeline"]) if timeline else None,
@@ -144,7 +164,7 @@ def _is_exact(plan: RestorePlan, landing: Landing) -> bool:
         return landing.stop is StopKind.LSN and is_behind == target.inclusive
     if target.xid is not None:
         at_xid = landing.last_xid if target.inclusive else landing.next_xid
-        return landing.stop is StopKind.COMMIT and at_xid == target.xid & _XID_MASK
+        return landing.stop is StopKind.TRANSACTION and at_xid == target.xid & _XID_MASK
     return "recovery_target" not in plan.settings or landing.stop is StopKind.CONSISTENCY
 
 
@@ -163,20 +183,21 @@ def _segment_behind_switch(plan: RestorePlan, landing: Landing) -> str | None:
 
 def _time_faults(plan: RestorePlan, landing: Landing, at: datetime) -> list[str]:
     faults = []
-    last, following = landing.last_commit_at, landing.next_commit_at
+    last, following = landing.last_ended_at, landing.next_ended_at
     if last is not None and (last > at or (last == at and not plan.target.inclusive)):
-        faults.append(f"a commit of {time_text(last)} was replayed, after {time_text(at)}")
+        faults.append(f"a transaction's end of {time_text(last)} was replayed, after {time_text(at)}")
     if "recovery_target_time" in plan.settings:
-        if landing.stop is not StopKind.COMMIT or following is None:
-            faults.append(f"replay stopped at {landing.stop}, not before a commit after {time_text(at)}")
+        if landing.stop is not StopKind.TRANSACTION or following is None:
+            faults.append(f"replay stopped at {landing.stop}, not before the end of one after {time_text(at)}")
         elif following < at or (following == at and plan.target.inclusive):
-            faults.append(f"the commit of {time_text(following)} was not replayed, which is not after {time_text(at)}")
+            said = f"the transaction's end of {time_text(following)} was not replayed"
+            faults.append(f"{said}, which is not after {time_text(at)}")
     return faults
 
 
 def _is_late_enough(plan: RestorePlan, landing: Landing) -> bool:
     # Where the backup's end is all there is, no commit needs to have been replayed.
-    return plan.not_before <= max(landing.last_commit_at or plan.backup.stopped_at, plan.backup.stopped_at)
+    return plan.not_before <= max(landing.last_ended_at or plan.backup.stopped_at, plan.backup.stopped_at)
 
 
 def _moment(found: re.Match[str]) -> datetime:

@@ -66,11 +66,11 @@ class WalReader(Protocol):
 class TargetRefused(PermanentError):
     """No backup and WAL lead to a target; `earlier` and `later` are the nearest moments that can be had.
 
-    `not_archived` says that WAL reaches up to `earlier` without a fault, and only ends there. `other_timeline` has
-    what was asked for, or a transaction of that number.
+    `not_archived` says that WAL reaches up to `earlier` without a fault, and may go on there. `other_timelines` have
+    what was asked for, or a transaction of that number, the newest first.
     """
 
-    other_timeline: int | None = None
+    other_timelines: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -129,14 +129,20 @@ def plan_restore(
     known = _known(points, wal)
     if target.kind is TargetKind.BACKUP:
         return _to_backup(target, points, wal, known)
-    wanted = target.timeline or current_timeline(wal.histories, known)
+    current = current_timeline(wal.histories, known)
+    wanted = target.timeline or current
     try:
         return _on_timeline(wanted, target, points, wal, reader)
     except TargetRefused as refused:
+        if refused.not_archived and wanted != current:
+            refused.not_archived = False
+            refused.hint = (
+                f"{refused.hint} Timeline {wanted} was left for timeline {current}: no newer WAL of it comes."
+            )
         elsewhere = _elsewhere(wanted, target, points, wal, reader)
-        if elsewhere is not None:
-            refused.other_timeline, text = elsewhere
-            refused.hint = f"{refused.hint} {text}: `--timeline {refused.other_timeline}`."
+        refused.other_timelines = tuple(elsewhere)
+        told = [f"{text}: `--timeline {other}`." for other, text in elsewhere.items()]
+        refused.hint = " ".join([str(refused.hint), *told])
         raise
 
 
@@ -160,14 +166,15 @@ def _known(points: Iterable[BackupPoint], wal: ArchivedWal) -> set[int]:
 
 def _elsewhere(
     timeline: int, target: RecoveryTarget, points: Sequence[BackupPoint], wal: ArchivedWal, reader: WalReader
-) -> tuple[int, str] | None:
-    """The newest other timeline that has a moment, a name or a transaction, and that in words.
+) -> dict[int, str]:
+    """The other timelines that have a name or a transaction, or the newest that has a moment, and that in words.
 
-    None for what any timeline has: each has an end, and at a position one has another record than the other.
+    None of them for what any timeline has: each has an end, and at a position one has another record than the other.
+    Of those that have the same record in common the newest is told.
     """
     if target.kind in {TargetKind.LATEST, TargetKind.LSN}:
-        return None
-    known = _known(points, wal)
+        return {}
+    known, texts, told = _known(points, wal), dict[int, str](), set[WalPoint]()
     refused = path_to(timeline, wal.histories, known)
     for other in sorted(known - {timeline}, reverse=True):
         try:
@@ -176,18 +183,20 @@ def _elsewhere(
                 # What both have in common was searched already.
                 path = path_to(other, wal.histories, known)
                 found = _find(target, path, reader, path.leaves(refused))
-                if found is None:
+                if found is None or found in told:
                     continue
                 exact = RecoveryTarget(TargetKind.LSN, lsn=found.lsn, timeline=other)
             _on_timeline(other, exact, points, wal, reader)
         except LifeboatError:
             # It does not have it, or cannot be read: that must not hide why the target was refused.
             continue
-        if target.xid is not None and found is not None:
-            ended = "was rolled back" if found.rolled_back else "committed"
-            return other, f"Timeline {other} has one of that number, which {ended} at {time_text(found.at)}"
-        return other, f"Timeline {other} has it"
-    return None
+        if found is None:
+            return {other: f"Timeline {other} has it"}
+        told.add(found)
+        ended = "was rolled back" if found.rolled_back else "committed"
+        as_xid = f"Timeline {other} has one of that number, which {ended} at {time_text(found.at)}"
+        texts[other] = as_xid if target.xid is not None else f"Timeline {other} has it"
+    return texts
 
 
 def _find(target: RecoveryTarget, path: TimelinePath, reader: WalReader, from_lsn: int = 0) -> WalPoint | None:
@@ -270,10 +279,7 @@ def _beyond(at: datetime, span: Span, end: datetime, later: datetime | None) -> 
     if span.end is SpanEnd.ARCHIVE:
         text = f"{time_text(at)} is after the last commit in the archive"
         return TargetRefused(text, earlier=end, later=later, not_archived=later is None)
-    why = "is missing" if span.end is SpanEnd.GAP else "is damaged"
-    return TargetRefused(
-        f"{time_text(at)} cannot be reached: the WAL segment {span.missing.name} {why}", earlier=end, later=later
-    )
+    return TargetRefused(f"{time_text(at)} cannot be reached: {_lack(span)}", earlier=end, later=later)
 
 
 def _to_latest(target: RecoveryTarget, span: Span, reader: WalReader) -> RestorePlan:
@@ -309,10 +315,7 @@ def _to_position(target: RecoveryTarget, spans: Sequence[Span], path: TimelinePa
     if lsn is None:
         found = _find(target, path, reader)
         if found is None:
-            raise TargetRefused(
-                f"{target} is not in the archived WAL of timeline {path.timeline}",
-                hint="`lifeboat restore points` lists what can be had; a recent one may not be archived yet.",
-            )
+            raise _not_found(target, path, spans)
         lsn, at = found.lsn, found.at
     # A position that equals the stop is where the backup is consistent: nothing has to be replayed behind it.
     reaching = [span for span in spans if span.backup.stop_lsn <= lsn]
@@ -323,12 +326,7 @@ def _to_position(target: RecoveryTarget, spans: Sequence[Span], path: TimelinePa
         )
     span = reaching[-1]
     if lsn > reader.last_record_lsn(span):
-        why = (
-            "is after the last record in the archive"
-            if span.end is SpanEnd.ARCHIVE
-            else (f"lies behind the WAL segment {span.missing.name}: {span.end}")
-        )
-        raise TargetRefused(f"{target} {why}", earlier=end_of(span, reader))
+        raise TargetRefused(f"{target} {_unreached(lsn, span)}", earlier=end_of(span, reader))
     # By name PostgreSQL would stop at the first of that name behind the backup, which may be another one.
     exact = target if target.name is None else RecoveryTarget(TargetKind.LSN, lsn=lsn)
     return RestorePlan(
@@ -341,6 +339,32 @@ def _to_position(target: RecoveryTarget, spans: Sequence[Span], path: TimelinePa
         notes=_of_transaction(target, found),
         point=found if target.name is not None else None,
     )
+
+
+def _not_found(target: RecoveryTarget, path: TimelinePath, spans: Sequence[Span]) -> TargetRefused:
+    text = f"{target} is not in the archived WAL of timeline {path.timeline}"
+    lacking = dict.fromkeys(_lack(span) for span in spans if span.end is not SpanEnd.ARCHIVE)
+    if not lacking:
+        hint = "`lifeboat restore points` lists what can be had; a recent one may not be archived yet."
+        return TargetRefused(text, hint=hint)
+    return TargetRefused(
+        f"{text}, which has gaps where it may be: {', '.join(lacking)}",
+        hint="Bring what is missing back into the archive; `lifeboat wal status` lists all of it.",
+    )
+
+
+def _lack(span: Span) -> str:
+    return f"the WAL segment {span.missing.name} is {'missing' if span.end is SpanEnd.GAP else 'damaged'}"
+
+
+def _unreached(lsn: int, span: Span) -> str:
+    if span.end is SpanEnd.ARCHIVE:
+        return "is after the last record in the archive"
+    number = lsn // span.missing.size_bytes
+    if number < span.missing.number:
+        return f"is after the last record that can be replayed: {_lack(span)}"
+    side = "in" if number == span.missing.number else "behind"
+    return f"lies {side} the WAL segment {span.missing.name}: {span.end}"
 
 
 def _of_transaction(target: RecoveryTarget, found: WalPoint | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from lifeboat.errors import SettingsError
-from lifeboat.wal.names import format_lsn, parse_lsn
+from lifeboat.wal.names import InvalidLsn, format_lsn, parse_lsn
 
 _AGO = re.compile(r"(?P<count>\d{1,6})\s*(?P<unit>s|m|min|h|d)(?:\s+ago)?")
 _UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
@@ -78,7 +78,9 @@ class RecoveryTarget:
             return f"restore point {self.name!r}"
         if self.xid is not None:
             return f"transaction {self.xid}"
-        return "the latest moment" if self.backup is None else f"the end of backup {self.backup}"
+        if self.backup is None:
+            return "the latest moment"
+        return "the end of the latest backup" if self.backup == "latest" else f"the end of backup {self.backup}"
 
     def settings(self, timeline: int | None) -> dict[str, str]:
         """PostgreSQL's recovery settings for it, on the timeline that the plan has chosen."""
@@ -144,7 +146,12 @@ def parse_target(  # noqa: PLR0913 - one option each; at most one target is give
         raise TargetUnreadable(f"{' and '.join(given)} exclude each other", hint="Give one recovery target.")
     if timeline is not None and timeline < 1:
         raise TargetUnreadable(f"{timeline} is not a timeline", hint="Timelines count from 1.")
-    return replace(_target(now, at, name, lsn, xid, backup), timeline=timeline, inclusive=inclusive)
+    target = _target(now, at, name, lsn, xid, backup)
+    if not inclusive and target.kind in {TargetKind.LATEST, TargetKind.BACKUP}:
+        raise TargetUnreadable(
+            f"--before says nothing of {target}", hint="It goes with --at, --lsn or --xid: leave it out, or name one."
+        )
+    return replace(target, timeline=timeline, inclusive=inclusive)
 
 
 def _target(  # noqa: PLR0913 - see parse_target
@@ -155,7 +162,7 @@ def _target(  # noqa: PLR0913 - see parse_target
     if name is not None:
         return RecoveryTarget(TargetKind.NAME, name=_name(name))
     if lsn is not None:
-        return RecoveryTarget(TargetKind.LSN, lsn=parse_lsn(lsn))
+        return RecoveryTarget(TargetKind.LSN, lsn=_lsn(lsn))
     if xid is not None:
         return RecoveryTarget(TargetKind.XID, xid=_xid(xid))
     if backup is not None:
@@ -169,6 +176,13 @@ def _name(name: str) -> str:
             f"{name!r} cannot be a restore point's name", hint=f"Names have 1 to {_NAME_BYTES_MAX} bytes."
         )
     return name
+
+
+def _lsn(text: str) -> int:
+    try:
+        return parse_lsn(text)
+    except InvalidLsn as error:
+        raise TargetUnreadable(error.message, hint=error.hint) from None
 
 
 def _xid(text: str) -> int:

@@ -20,6 +20,7 @@ from lifeboat.wal.activity.transactions import Counts
 _INSERTED, _DELETED = 0, 2
 _WITHOUT_COUNTS = frozenset({EventKind.DROP, EventKind.TRUNCATE, EventKind.REWRITE, EventKind.REPLACED})
 _ORDER = {kind.value: number for number, kind in enumerate(EventKind)}
+_OF_ROWS = frozenset({EventKind.BULK_DELETE, EventKind.BULK_UPDATE})
 _EMPTYING = frozenset({EventKind.TRUNCATE, EventKind.REPLACED})
 
 
@@ -103,7 +104,7 @@ def tables_undone(undone: Undone, knowledge: Knowledge) -> tuple[TableUndone, ..
         )
     for event, kind, entry in _entries(undone.events):
         name = _name(knowledge.names, entry, event.at)
-        if kind is EventKind.BULK_DELETE or (name is not None and not name.is_counted):
+        if kind in _OF_ROWS or (name is not None and not name.is_counted):
             continue
         database = knowledge.names.database(entry["database_oid"])
         key = (database, _latest_text(knowledge.names, entry, name))
@@ -133,15 +134,25 @@ def objects_undone(undone: Undone, names: RelationNames) -> tuple[ObjectUndone, 
             continue
         text = name.name if name is not None else entry["name"]
         database = names.database(entry["database_oid"])
+        if change is Change.COMES_BACK and _has_successor(names, identity, text, event.at):
+            change = Change.REPLACED
         mine = found.setdefault((database, text), {})
         mine.setdefault(change, ObjectUndone(change, database, text, kind.value, event.at))
     return tuple(item for mine in found.values() for item in _without_contradiction(list(mine.values())))
 
 
+def _has_successor(names: RelationNames, dropped: tuple[int, int], text: str, at: datetime) -> bool:
+    """Whether another relation has the name now: WAL does not tell that a partitioned table was made."""
+    there = names.there_now(dropped[0], text)
+    return there is not None and there.oid != dropped[1] and there.observed_at > at
+
+
 def _without_contradiction(of_name: list[ObjectUndone]) -> list[ObjectUndone]:
-    if len(of_name) < 2 or not any(item.change is Change.GOES for item in of_name):
+    changes = {item.change for item in of_name}
+    if Change.REPLACED not in changes and (len(of_name) < 2 or Change.GOES not in changes):
         return of_name
-    events = ", ".join(dict.fromkeys(item.event for item in of_name))
+    # Of a partitioned table that was made, WAL tells as of one that was altered.
+    events = ", ".join(dict.fromkeys(item.event for item in of_name if item.change is not Change.CHANGES_BACK))
     return [replace(of_name[0], change=Change.REPLACED, event=events)]
 
 

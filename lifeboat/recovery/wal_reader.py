@@ -6,32 +6,30 @@ too, so that a record which begins in its last segment is whole there.
 """
 
 import re
-import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 from lifeboat.commands import CommandFailed
-from lifeboat.errors import PermanentError
 from lifeboat.postgres.binaries import PgTools
-from lifeboat.postgres.folders import give_to, make_private_dir
+from lifeboat.postgres.folders import make_private_dir
 from lifeboat.recovery.planning import WalPoint
 from lifeboat.recovery.spans import ArchivedWal, Span
 from lifeboat.recovery.timelines import TimelinePath
+from lifeboat.recovery.unpacked_wal import SegmentUnusable, Take, UnpackedWal, WholeLines
 from lifeboat.wal.activity.records import Record, other_records, to_datetime
-from lifeboat.wal.archive import WalArchive, WalDamaged, WalFileMissing
+from lifeboat.wal.archive import WalArchive
 from lifeboat.wal.names import Segment, format_lsn, parse_lsn, parse_segment
 
 _WINDOW_BYTES = 64 * 1024 * 1024
-# Where the last commit nearly always is; decoding two whole segments would take far longer than fetching one does.
-_END_BYTES = 2 * 1024 * 1024
 _XID_MASK = (1 << 32) - 1
 _ABORTS = frozenset({b"ABORT", b"ABORT_PREPARED"})
-_ENDS = frozenset({b"COMMIT", b"COMMIT_PREPARED"}) | _ABORTS
+_COMMITS = frozenset({b"COMMIT", b"COMMIT_PREPARED"})
+_ENDS = _COMMITS | _ABORTS
 _RESTORE_POINT = re.compile(
     rb"^rmgr: XLOG .*?, lsn: ([0-9A-F]+/[0-9A-F]+), prev [^,]+, desc: RESTORE_POINT (.*)$", re.M
 )
@@ -39,23 +37,8 @@ _ANY_LSN = re.compile(rb"^rmgr: \w+ .*?, lsn: ([0-9A-F]+/[0-9A-F]+), prev ", re.
 _NO_RECORD = "could not find a valid record"
 _FAULT_SEGMENT = re.compile(r"\b(?:WAL|log) segment ([0-9A-F]{24})\b")  # `log` before 16
 _FAULT_LSN = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+)")
-# xl_restore_point: a record header of 24 bytes, a header of 2 for less than 256 bytes of data, then the time.
-_RESTORE_POINT_TIME_AT = 26
-_PAGE_BYTES = 8192
-_PAGE_HEADER_BYTES = 24
-_LONG_PAGE_HEADER_BYTES = 40
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
-Take = Callable[[bytes], None]
 Tell = Callable[[int, int], None]
-
-
-class SegmentUnusable(PermanentError):
-    """A segment that was listed cannot be had or cannot be decoded: plan again without it."""
-
-    def __init__(self, segment: Segment, why: str) -> None:
-        super().__init__(f"the WAL segment {segment.name} cannot be used: {why}")
-        self.segment = segment
 
 
 @dataclass(frozen=True)
@@ -93,32 +76,47 @@ class ArchivedWalReader:
         end_lsn = (span.last_number + 1) * self.wal.segment_size_bytes if before_lsn is None else before_lsn
         key = (span.path, span.first_number, end_lsn, span.backup.stop_lsn)
         if key not in self._ends:
-            self._ends[key] = self._last_commit(span, end_lsn)
+            last_number = min(span.last_number, (end_lsn - 1) // self.wal.segment_size_bytes)
+            numbers = range(span.first_number, last_number + 1)
+            self._ends[key] = self._last_end(span.path, numbers, range(span.backup.stop_lsn, end_lsn), _ENDS)
         return self._ends[key]
 
-    def _last_commit(self, span: Span, end_lsn: int) -> WalPoint | None:
+    def replayed_commit(self, span: Span, end_lsn: int) -> WalPoint | None:
+        """The last commit that was replayed up to a position, which may lie behind the span; a rollback is none.
+
+        Replay begins with the backup: commits before its end count too, as far as that WAL is archived.
+        """
+        size_bytes, start_lsn = self.wal.segment_size_bytes, span.backup.start_lsn
+        last_number = (end_lsn - 1) // size_bytes
+        first_number = min(span.first_number, last_number)
+        while first_number > start_lsn // size_bytes and self.wal.range_of(
+            span.path.segment(first_number - 1, size_bytes)
+        ):
+            first_number -= 1
+        return self._last_end(span.path, range(first_number, last_number + 1), range(start_lsn, end_lsn), _COMMITS)
+
+    def _last_end(self, path: TimelinePath, numbers: range, lsns: range, ends: frozenset[bytes]) -> WalPoint | None:
         newest: list[Record] = []
         latest = [b""]
 
         def take(chunk: bytes) -> None:
             for record in other_records(chunk):
-                if record.what in _ENDS and span.backup.stop_lsn <= record.lsn < end_lsn:
+                if record.what in ends and record.lsn in lsns:
                     newest[:] = [record]
                     latest[0] = max(latest[0], record.time())
 
-        numbers = range(span.first_number, min(span.last_number, (end_lsn - 1) // self.wal.segment_size_bytes) + 1)
-        for _ in self._backward(span.path, numbers, ("Transaction",), take):
+        for _ in self._backward(path, numbers, ("Transaction",), take):
             if newest:
-                return replace(self._point(newest[0], span.path), latest_at=to_datetime(latest[0]))
+                return replace(self._point(newest[0], path), latest_at=to_datetime(latest[0]))
         return None
 
-    def first_commit(self, span: Span, from_lsn: int) -> WalPoint | None:
-        """The first end of a transaction, by commit or abort, at or behind a position of a span."""
-        found: list[Record] = []
+    def first_commit(self, span: Span, from_lsn: int, *, rolled_back: bool = True) -> WalPoint | None:
+        """The first commit at or behind a position of a span; with `rolled_back` an abort counts too."""
+        found, wanted = list[Record](), _ENDS if rolled_back else _COMMITS
 
         def take(chunk: bytes) -> None:
             if not found:
-                ends = (each for each in other_records(chunk) if each.what in _ENDS and each.lsn >= from_lsn)
+                ends = (each for each in other_records(chunk) if each.what in wanted and each.lsn >= from_lsn)
                 found.extend(islice(ends, 1))
 
         first, stop, count = from_lsn // self.wal.segment_size_bytes, span.last_number + 1, 1
@@ -178,7 +176,7 @@ class ArchivedWalReader:
 
     def _newest_first(
         self, path: TimelinePath, manager: str, take: Take, from_lsn: int
-    ) -> Iterator[tuple["_Unpacked | None", NotedPlace | None]]:
+    ) -> Iterator[tuple["UnpackedWal | None", NotedPlace | None]]:
         """Decode the noted places, then the path backwards to `from_lsn`; returns to the caller after each window.
 
         There are no segments for a noted place that the archive lacks.
@@ -238,13 +236,13 @@ class ArchivedWalReader:
 
     def _windows_backward(
         self, path: TimelinePath, run: range, managers: tuple[str, ...], take: Take
-    ) -> Iterator[tuple[int, "_Unpacked"]]:
+    ) -> Iterator[tuple[int, UnpackedWal]]:
         """As `_backward`: the first segment's number of each window, and what lies unpacked."""
         with self._unpacked(path) as segments:
             for first in self._windows(segments, run, managers, take):
                 yield first, segments
 
-    def _windows(self, segments: "_Unpacked", run: range, managers: tuple[str, ...], take: Take) -> Iterator[int]:
+    def _windows(self, segments: UnpackedWal, run: range, managers: tuple[str, ...], take: Take) -> Iterator[int]:
         count, last = 2, run.stop - 1
         upto = last
         while last >= run.start:
@@ -256,7 +254,7 @@ class ArchivedWalReader:
             segments.keep(range(first, first + 1))
 
     def _decode_from(
-        self, segments: "_Unpacked", numbers: range, floor: int, managers: tuple[str, ...], take: Take
+        self, segments: UnpackedWal, numbers: range, floor: int, managers: tuple[str, ...], take: Take
     ) -> None:
         """Decode these segments, from an earlier one not below `floor` where pg_waldump finds no beginning.
 
@@ -268,7 +266,7 @@ class ArchivedWalReader:
 
     def _decode(
         self,
-        segments: "_Unpacked",
+        segments: UnpackedWal,
         numbers: range,
         managers: tuple[str, ...],
         take: Take,
@@ -281,7 +279,7 @@ class ArchivedWalReader:
         """
         for number in numbers:
             segments.fetch(number)
-        size_bytes, lines = segments.size_bytes, _Lines(take)
+        size_bytes, lines = segments.size_bytes, WholeLines(take)
         start_lsn = segments.near_end(numbers.stop - 1) if near_end else numbers.start * size_bytes
         words: list[str | Path] = ["--path", segments.folder, "--timeline", str(segments.path.timeline)]
         words += ["--start", format_lsn(start_lsn), "--end", format_lsn(numbers.stop * size_bytes)]
@@ -302,7 +300,7 @@ class ArchivedWalReader:
         lines.end()
         return True
 
-    def _at_fault(self, segments: "_Unpacked", failure: CommandFailed, last: Segment) -> Segment:
+    def _at_fault(self, segments: UnpackedWal, failure: CommandFailed, last: Segment) -> Segment:
         named, at = _FAULT_SEGMENT.search(failure.stderr_tail), _FAULT_LSN.search(failure.stderr_tail)
         if named is not None:
             number = parse_segment(named[1], segments.size_bytes).number
@@ -313,87 +311,7 @@ class ArchivedWalReader:
         return segments.path.segment(number, segments.size_bytes)
 
     @contextmanager
-    def _unpacked(self, path: TimelinePath) -> Iterator["_Unpacked"]:
+    def _unpacked(self, path: TimelinePath) -> Iterator[UnpackedWal]:
         with tempfile.TemporaryDirectory(prefix="wal-read-", dir=self.scratch_dir) as folder:
             private = make_private_dir(Path(folder), self.tools.user)
-            yield _Unpacked(self.archive, path, self.wal.segment_size_bytes, private, self.tools.user)
-
-
-@dataclass(frozen=True)
-class _Unpacked:
-    """The segments of a path that lie unpacked."""
-
-    archive: WalArchive
-    path: TimelinePath
-    size_bytes: int
-    folder: Path
-    user: str | None
-    here: set[int] = field(default_factory=set)
-
-    def name(self, number: int) -> str:
-        return Segment(self.path.timeline, number, self.size_bytes).name
-
-    def fetch(self, number: int) -> None:
-        if number in self.here:
-            return
-        segment, target = self.path.segment(number, self.size_bytes), self.folder / self.name(number)
-        try:
-            self.archive.fetch(segment.name, target)
-        except (WalFileMissing, WalDamaged) as error:
-            target.unlink(missing_ok=True)
-            raise SegmentUnusable(segment, error.message) from error
-        give_to(target, self.user)
-        self.here.add(number)
-
-    def near_end(self, number: int) -> int:
-        """The begin of a page a little before where a segment's records end: zeroes are behind a switch."""
-        with (self.folder / self.name(number)).open("rb") as file:
-            end = self.size_bytes
-            while end > 0:
-                file.seek(max(0, end - _END_BYTES))
-                found = file.read(min(end, _END_BYTES)).rstrip(b"\0")
-                if found:
-                    end = max(0, end - _END_BYTES) + len(found)
-                    break
-                end -= _END_BYTES
-        return number * self.size_bytes + max(0, end - _END_BYTES) // _PAGE_BYTES * _PAGE_BYTES
-
-    def keep(self, numbers: range) -> None:
-        """Remove the others."""
-        for number in [each for each in self.here if each not in numbers]:
-            (self.folder / self.name(number)).unlink()
-            self.here.remove(number)
-
-    def restore_point_time(self, lsn: int) -> datetime:
-        """The moment in the restore point's record, which pg_waldump does not print."""
-        data, position = b"", lsn
-        while len(data) < _RESTORE_POINT_TIME_AT + 8:
-            if position % _PAGE_BYTES == 0:
-                position += _PAGE_HEADER_BYTES if position % self.size_bytes else _LONG_PAGE_HEADER_BYTES
-            count = min(_PAGE_BYTES - position % _PAGE_BYTES, _RESTORE_POINT_TIME_AT + 8 - len(data))
-            self.fetch(position // self.size_bytes)
-            with (self.folder / self.name(position // self.size_bytes)).open("rb") as file:
-                file.seek(position % self.size_bytes)
-                data += file.read(count)
-            position += count
-        (microseconds,) = struct.unpack_from("=q", data, _RESTORE_POINT_TIME_AT)
-        return _EPOCH + timedelta(microseconds=microseconds)
-
-
-@dataclass
-class _Lines:
-    """Hands on output in whole lines."""
-
-    take: Take
-    rest: bytes = b""
-
-    def feed(self, block: bytes) -> None:
-        self.rest += block
-        whole = self.rest.rfind(b"\n") + 1
-        chunk, self.rest = self.rest[:whole], self.rest[whole:]
-        if chunk:
-            self.take(chunk)
-
-    def end(self) -> None:
-        """A line without its end is not taken."""
-        self.rest = b""
+            yield UnpackedWal(self.archive, path, self.wal.segment_size_bytes, private, self.tools.user)

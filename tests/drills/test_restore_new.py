@@ -258,8 +258,8 @@ def test_replay_that_ends_before_the_latest_moment_is_no_restore(lab: RecoveryLa
             run_restore(lab.installation, order(lab, RecoveryTarget(), "too short"), shorten)
     finally:
         stored.write_bytes(content)
-    assert refuted.value.landing.last_commit_at is not None
-    assert refuted.value.landing.last_commit_at < plan.not_before
+    assert refuted.value.landing.last_ended_at is not None
+    assert refuted.value.landing.last_ended_at < plan.not_before
     assert not (lab.root / "too short").exists()
     assert not Cluster(lab.root / "too short.unfinished" / "data", lab.cluster.tools, lab.root / "run").is_running()
 
@@ -336,6 +336,7 @@ def test_a_backup_that_holds_its_wal_needs_no_archive(lab: RecoveryLab, history:
     finally:
         away.rename(lab.wal_folder)
     assert report.label == history.labels[-1]
+    assert report.target == f"the end of backup {report.label}"
     assert any("cannot read the WAL archive" in note for note in report.notes)
 
 

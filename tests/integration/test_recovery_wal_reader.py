@@ -11,7 +11,8 @@ from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.connections import connect
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span, SpanEnd, span_of
 from lifeboat.recovery.timelines import TimelinePath, path_to
-from lifeboat.recovery.wal_reader import ArchivedWalReader, NotedPlace, SegmentUnusable
+from lifeboat.recovery.unpacked_wal import SegmentUnusable
+from lifeboat.recovery.wal_reader import ArchivedWalReader, NotedPlace
 from lifeboat.wal.coverage import ArchiveListing
 from lifeboat.wal.names import TimelineSwitch, parse_lsn
 from tests.support.postgres import reachable_dir

@@ -1,12 +1,14 @@
 """A model of a cluster's history: timelines, commits, backups and the segments of them that are archived."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from lifeboat.recovery.planning import WalPoint
+from lifeboat.recovery.planning import RestorePlan, WalPoint, plan_restore
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span
+from lifeboat.recovery.targets import RecoveryTarget, TargetKind
 from lifeboat.recovery.timelines import TimelinePath
 from lifeboat.wal.coverage import contiguous_ranges
 from lifeboat.wal.names import Segment, TimelineSwitch
@@ -113,3 +115,16 @@ def worlds(draw: st.DrawFn) -> World:
         backup(p.timeline, p.lsn // SIZE, int((p.at - BEGIN).total_seconds() // 60), own_wal=own_wal) for p in places
     )
     return World(tuple(forks), end, frozenset(missing), points)
+
+
+PLAIN = World((), 12, backups=(backup(1, 2, 2), backup(1, 6, 6)))
+
+
+def at_minute(minute: float, timeline: int | None = None) -> RecoveryTarget:
+    """A target by time, in minutes after BEGIN."""
+    return RecoveryTarget(TargetKind.TIME, at=BEGIN + timedelta(minutes=minute), timeline=timeline)
+
+
+def plan(target: RecoveryTarget, world: World = PLAIN, backups: Sequence[BackupPoint] | None = None) -> RestorePlan:
+    """Plan the way to a target in a world."""
+    return plan_restore(target, world.backups if backups is None else backups, world.wal, world)

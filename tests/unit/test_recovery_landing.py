@@ -39,15 +39,16 @@ BY_TIME = plan_to(RecoveryTarget(TargetKind.TIME, at=AT))
 def test_what_the_log_says() -> None:
     landing = read_landing(LOG)
     assert landing == Landing(
-        StopKind.COMMIT,
-        last_commit_at=datetime(2026, 11, 22, 14, 3, 21, 750000, tzinfo=UTC),
+        StopKind.TRANSACTION,
+        last_ended_at=datetime(2026, 11, 22, 14, 3, 21, 750000, tzinfo=UTC),
+        next_ended_at=datetime(2026, 11, 22, 14, 3, 22, 500000, tzinfo=UTC),
         next_commit_at=datetime(2026, 11, 22, 14, 3, 22, 500000, tzinfo=UTC),
         next_xid=748,
         redo_done_lsn=0x6000A28,
         new_timeline=2,
         segments=("000000010000000000000005",),
     )
-    assert str(landing) == (
+    assert str(replace(landing, last_commit_at=landing.last_ended_at)) == (
         "last commit 2026-11-22 14:03:21.750000 UTC; "
         "the next one, 2026-11-22 14:03:22.500000 UTC by transaction 748, was not"
     )
@@ -57,7 +58,7 @@ def test_what_the_log_says() -> None:
 @pytest.mark.parametrize(
     ("found", "instead", "fault"),
     [
-        ("14:03:21.75+00", "14:03:22.25+00", "a commit of .*22.25.* was replayed"),
+        ("14:03:21.75+00", "14:03:22.25+00", "a transaction's end of .*22.25.* was replayed"),
         ("14:03:22.5+00", "14:03:21.9+00", "was not replayed, which is not after"),
         ("recovery stopping before", "recovery stopped by magic before", "replay stopped at end of WAL"),
         ("LOG:  archive recovery complete", "FATAL:  recovery ended before configured recovery target was reached",
@@ -158,7 +159,8 @@ def test_what_a_client_was_refused_does_not_end_recovery(who: str, ends: bool) -
 
 def test_a_recovery_without_any_commit() -> None:
     landing = read_landing(LOG.replace("last completed transaction was", "nothing was"))
-    assert landing.last_commit_at is None
+    assert landing.last_ended_at is None
+    assert str(landing).startswith("no commit replayed; the next commit, 2026-11-22 14:03:22.5")
     assert landing_faults(BY_TIME, landing) == []
 
 
@@ -174,3 +176,24 @@ def test_the_very_last_commit_is_proven_by_its_position() -> None:
         assert landing_faults(plan, replace(landing, redo_done_lsn=None)) == []
         for elsewhere in ({"stop_lsn": 0x6000A80}, {"redo_done_lsn": 0x60009F0}, {"stop": StopKind.END_OF_WAL}):
             assert landing_faults(plan, replace(landing, **elsewhere)) != []
+
+
+@pytest.mark.parametrize(("side", "behind"), [("after", True), ("before", False)])
+def test_a_rollback_is_told_as_one(side: str, behind: bool) -> None:
+    """The log has its moment where it has that of a last commit: without WAL none is named."""
+    line = f"recovery stopping {side} abort of transaction 748, time 2026-11-22 14:03:21.75+00"
+    landing = read_landing("\n".join([line, *LOG.splitlines()[4:]]))
+    assert (landing.last_xid, landing.next_xid) == ((748, None) if behind else (None, 748))
+    assert landing.last_commit_at is landing.next_commit_at is None
+    stopped = f"; stopped {side} the rollback of transaction 748"
+    assert str(landing) == f"replayed at least up to 2026-11-22 14:03:21.750000 UTC{stopped}"
+    assert str(replace(landing, last_commit_at=AT)) == f"last commit 2026-11-22 14:03:22 UTC{stopped}"
+
+
+def test_behind_a_position_no_last_commit_is_taken_from_the_log() -> None:
+    said = 'recovery stopping after WAL location (LSN) "0/6000A28"'
+    landing = read_landing("\n".join([said, *LOG.splitlines()[4:]]))
+    assert landing.last_commit_at is None
+    assert str(landing) == "replayed at least up to 2026-11-22 14:03:21.750000 UTC; stopped at position"
+    # Where the log has none either, and WAL cannot be read, there may have been one.
+    assert str(replace(landing, last_ended_at=None, unread=True)) == "last commit not known; stopped at position"

@@ -1,6 +1,5 @@
 """Restore plans against a model of WAL: a path is only planned when every segment of it is there, and lands right."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -12,9 +11,8 @@ from lifeboat.recovery.planning import RestorePlan, TargetRefused, WalPoint, pla
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
 from lifeboat.recovery.timelines import TimelinePath, TimelineUnknown, current_timeline, path_to
-from lifeboat.recovery.wal_reader import SegmentUnusable
 from lifeboat.wal.names import Segment, format_lsn
-from tests.support.wal_world import BEGIN, SIZE, World, backup, worlds
+from tests.support.wal_world import BEGIN, PLAIN, SIZE, World, at_minute, backup, plan, worlds
 
 
 def replay(world: World, plan: RestorePlan) -> list[WalPoint]:
@@ -180,17 +178,6 @@ class Silent(World):
         return None
 
 
-PLAIN = World((), 12, backups=(backup(1, 2, 2), backup(1, 6, 6)))
-
-
-def at_minute(minute: float, timeline: int | None = None) -> RecoveryTarget:
-    return RecoveryTarget(TargetKind.TIME, at=BEGIN + timedelta(minutes=minute), timeline=timeline)
-
-
-def plan(target: RecoveryTarget, world: World = PLAIN, backups: Sequence[BackupPoint] | None = None) -> RestorePlan:
-    return plan_restore(target, world.backups if backups is None else backups, world.wal, world)
-
-
 def test_the_newest_backup_before_the_moment_is_taken() -> None:
     assert plan(at_minute(5)).backup.label == "B1-2"
     assert plan(at_minute(6)).backup.label == "B1-6"
@@ -234,7 +221,7 @@ def test_the_discarded_future_needs_its_timeline_named() -> None:
             plan(at_minute(minute), world)
         assert (refused.value.earlier, refused.value.later) == (at_minute(4).at, at_minute(8).at)
         has_it = minute < 7  # the last commit that timeline 1 has
-        assert refused.value.other_timeline == (1 if has_it else None)
+        assert refused.value.other_timelines == ((1,) if has_it else ())
         assert str(refused.value.hint).endswith("Timeline 1 has it: `--timeline 1`.") == has_it
     # Just before the first commit of timeline 2 is what it went on from.
     before = RecoveryTarget(TargetKind.TIME, at=at_minute(8).at, inclusive=False)
@@ -273,46 +260,6 @@ def test_positions_names_and_transactions() -> None:
         plan(RecoveryTarget(TargetKind.XID, xid=701))
     with pytest.raises(TargetRefused, match="is after the last record in the archive"):
         plan(RecoveryTarget(TargetKind.LSN, lsn=SIZE * 40))
-
-
-def test_what_only_an_older_timeline_has_is_refused_with_its_number() -> None:
-    world = World(((5, 8),), 10, backups=(backup(1, 2, 2),))
-    # Timeline 1 went on to segment 7, timeline 2 has only come to segment 6.
-    for target, words in (
-        (RecoveryTarget(TargetKind.NAME, name="p707"), "Timeline 1 has it"),
-        (RecoveryTarget(TargetKind.XID, xid=707), "Timeline 1 has one of that number, which committed at 2026-11-22"),
-        (at_minute(6.5), "Timeline 1 has it"),
-    ):
-        with pytest.raises(TargetRefused) as refused:
-            plan(target, world)
-        assert refused.value.other_timeline == 1
-        assert words in str(refused.value.hint)
-        assert str(refused.value.hint).endswith(": `--timeline 1`.")
-
-
-def test_what_no_timeline_is_known_to_have_is_refused_without_a_number() -> None:
-    world = World(((5, 8),), 10, backups=(backup(1, 2, 2),))
-    # Timeline 1 has a position of that number too, but another record there.
-    position = RecoveryTarget(TargetKind.LSN, lsn=7 * SIZE + SIZE // 2)
-    for target in (position, RecoveryTarget(TargetKind.XID, xid=799)):
-        with pytest.raises(TargetRefused) as refused:
-            plan(target, world)
-        assert refused.value.other_timeline is None
-        assert "--timeline" not in str(refused.value.hint)
-
-
-def test_an_unreadable_other_timeline_does_not_hide_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(((5, 8),), 10, backups=(backup(1, 2, 2),))
-    find = World.find_commit
-
-    def fail_behind(self: World, xid: int, path: TimelinePath, from_lsn: int = 0) -> WalPoint | None:
-        if path.timeline == 1:
-            raise SegmentUnusable(Segment(1, 7, SIZE), "it is damaged")
-        return find(self, xid, path, from_lsn)
-
-    monkeypatch.setattr(World, "find_commit", fail_behind)
-    with pytest.raises(TargetRefused, match="is not in the archived WAL of timeline 2"):
-        plan(RecoveryTarget(TargetKind.XID, xid=707), world)
 
 
 def test_the_plan_says_when_a_transaction_committed() -> None:

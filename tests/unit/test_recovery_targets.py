@@ -64,7 +64,15 @@ def test_two_targets_are_refused() -> None:
         parse_target(now=NOW, at="now", xid="748")
 
 
-@pytest.mark.parametrize("words", [{"xid": "2"}, {"xid": "x"}, {"name": ""}, {"name": "ü" * 32}, {"timeline": 0}])
+@pytest.mark.parametrize("words", [{}, {"backup": "latest"}])
+def test_just_before_says_nothing_of_the_latest_moment_and_of_a_backup(words: dict[str, str]) -> None:
+    with pytest.raises(TargetUnreadable, match=r"--before says nothing of the .*latest"):
+        parse_target(now=NOW, inclusive=False, **words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "words", [{"xid": "2"}, {"xid": "x"}, {"lsn": "xyz"}, {"name": ""}, {"name": "ü" * 32}, {"timeline": 0}]
+)
 def test_values_out_of_range_are_refused(words: dict[str, str]) -> None:
     with pytest.raises(TargetUnreadable):
         parse_target(now=NOW, **words)  # type: ignore[arg-type]

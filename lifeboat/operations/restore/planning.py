@@ -17,7 +17,8 @@ from lifeboat.recovery.planning import RestorePlan, TargetRefused, nearest_text,
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
 from lifeboat.recovery.timelines import current_timeline
-from lifeboat.recovery.wal_reader import ArchivedWalReader, NotedPlace, SegmentUnusable
+from lifeboat.recovery.unpacked_wal import SegmentUnusable
+from lifeboat.recovery.wal_reader import ArchivedWalReader, NotedPlace
 from lifeboat.recovery.wal_tail import ArchiveWithTail
 from lifeboat.storage.manifest import BackupType, Manifest
 from lifeboat.storage.repository import BackupRepository, StoredBackup
@@ -132,14 +133,18 @@ def plan_for(
     noted = noted_places(installation, target, material.listing.system_identifier if material.listing else None)
     # What is unpacked there goes with it, or where we are killed with the next drill or restore.
     with scratch_cluster(installation.tools, installation.settings.scratch_dir, purpose="plan") as scratch:
-        reader = _reader(installation, material, scratch.directory, noted, on_amount)
+        reader = wal_reader(installation, material, scratch.directory, noted, on_amount)
         for _ in range(_MOST_UNUSABLE_SEGMENTS):
             try:
                 plan = plan_restore(target, material.points, wal, replace(reader, wal=wal))
                 break
             except TargetRefused as refused:
-                known_elsewhere = refused.other_timeline is not None
-                if refused.not_archived and not known_elsewhere and target.at is not None and _is_recent(target.at):
+                if (
+                    refused.not_archived
+                    and not refused.other_timelines
+                    and target.at is not None
+                    and _is_recent(target.at)
+                ):
                     refused.hint = f"{nearest_text(refused.earlier, refused.later)} {SOON}"
                 raise
             except SegmentUnusable as error:
@@ -153,13 +158,14 @@ def plan_for(
     )
 
 
-def _reader(
+def wal_reader(
     installation: Installation,
     material: RecoveryMaterial,
     folder: Path,
-    noted: tuple[NotedPlace, ...],
-    on_amount: Callable[[Progress], None] | None,
+    noted: tuple[NotedPlace, ...] = (),
+    on_amount: Callable[[Progress], None] | None = None,
 ) -> ArchivedWalReader:
+    """What answers questions about archived WAL, unpacking it in `folder`; `noted` and `on_amount` are for searches."""
     return ArchivedWalReader(
         material.archive or _NoArchive(),
         material.wal,

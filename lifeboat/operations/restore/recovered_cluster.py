@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -14,6 +13,7 @@ from lifeboat.engines.pgbackrest.engine import PgBackRestEngine
 from lifeboat.errors import LifeboatError, PermanentError, SettingsError
 from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.restore.asking import Reached, RestoredServer
+from lifeboat.operations.restore.landing import with_commits
 from lifeboat.operations.restore.needed_space import certain_bytes
 from lifeboat.operations.restore.planning import PlannedRestore
 from lifeboat.operations.restore.room import require_free
@@ -33,6 +33,11 @@ from lifeboat.wal.install import WalConfig, check_archive, install_archive_progr
 _POLL_SECONDS = 0.2
 _NO_LIMIT_SECONDS = 5 * 365 * 86400.0  # pg_ctl counts tenths of seconds in 31 bits
 _SETTINGS: dict[str, SettingValue] = {"allow_in_place_tablespaces": True, "log_line_prefix": LOG_LINE_PREFIX}
+# Planning knows only damage that was found: it names the nearest moment then.
+_VERIFY = (
+    "Archived WAL may be damaged: find that with `lifeboat wal verify --all`, and plan the restore again; where the "
+    "target cannot be reached, the plan names the nearest moment that can."
+)
 
 
 class RecoveryFailed(PermanentError):
@@ -43,7 +48,7 @@ class LandingRefuted(PermanentError):
     """Replay ended somewhere else than at the target; `landing` says where."""
 
     def __init__(self, message: str, landing: Landing, log_path: Path) -> None:
-        super().__init__(message, hint=f"Do not use what was restored; its log is {log_path}. Plan the restore again.")
+        super().__init__(message, hint=f"Do not use what was restored; its log is {log_path}. {_VERIFY}")
         self.landing = landing
 
 
@@ -131,20 +136,18 @@ def replay(installation: Installation, planned: PlannedRestore, site: Site, phas
         log = _Log(cluster.log_path, cluster.log_path.stat().st_size if cluster.log_path.is_file() else 0)
         server = _server_of(installation, planned, cluster)
         with _stopped_on_failure(installation, cluster):
-            replayed_at = _recover(server, log, patience_seconds)
+            reached = _recover(server, log, patience_seconds)
             if site.pause and server.end_locks():
-                replayed_at = _reached(server, log, patience_seconds) or replayed_at
+                reached = _reached(server, log, patience_seconds)
             connection = server.connection()
     with _stopped_on_failure(installation, cluster), phase("prove landing"):
         landing = read_landing(log.text())
-        if landing.last_commit_at is None:
-            landing = replace(landing, last_commit_at=replayed_at)
+        if landing.last_ended_at is None:
+            landing = replace(landing, last_ended_at=reached.replayed_at)
         if faults := landing_faults(plan, landing):
             said = f"the restore to {plan.target} did not land there: {'; '.join(faults)}"
             raise LandingRefuted(said, landing, log.path)
-        if plan.last is not None:
-            # Proven by its position: the log's last commit is the one before.
-            landing = replace(landing, last_commit_at=plan.last.at)
+        landing = with_commits(installation, planned, landing, reached.position, site.work_dir)
         if plan.point is not None:
             # By its position as well, for there may be several of that name.
             landing = replace(landing, name=plan.target.name)
@@ -233,8 +236,8 @@ def _server_of(installation: Installation, planned: PlannedRestore, cluster: Clu
     return RestoredServer(cluster, [str(name) for name in names if name], planned.manifest.database or "postgres")
 
 
-def _recover(server: RestoredServer, log: "_Log", patience_seconds: float) -> datetime | None:
-    """Start the server and wait until it is paused or promoted; the moment of the last transaction replayed."""
+def _recover(server: RestoredServer, log: "_Log", patience_seconds: float) -> Reached:
+    """Start the server and wait until it is paused or promoted; how far it has replayed then."""
     cluster = server.cluster
     patience = _Patience(cluster.data_dir, patience_seconds)
     try:
@@ -245,7 +248,7 @@ def _recover(server: RestoredServer, log: "_Log", patience_seconds: float) -> da
     return _reached(server, log, patience_seconds)
 
 
-def _reached(server: RestoredServer, log: "_Log", patience_seconds: float) -> datetime | None:
+def _reached(server: RestoredServer, log: "_Log", patience_seconds: float) -> Reached:
     patience = _Patience(server.cluster.data_dir, patience_seconds)
     while server.cluster.is_running():
         position = None
@@ -253,7 +256,7 @@ def _reached(server: RestoredServer, log: "_Log", patience_seconds: float) -> da
         with suppress(SourceUnavailable, psycopg.Error):
             found = _asked(server, log)
             if found.is_done:
-                return found.replayed_at
+                return found
             position = found.position
         patience.look(position)
         time.sleep(_POLL_SECONDS)
@@ -276,7 +279,7 @@ def _failure(log: "_Log", error: ServerStartFailed | None) -> RecoveryFailed:
         return RecoveryFailed(error.message, hint=error.hint)
     return RecoveryFailed(
         f"recovery stopped before the target: {fatal or 'the server ended without saying why'}",
-        hint=f"The whole log is {log.path}. `lifeboat wal verify` reads the archive's contents.",
+        hint=f"The whole log is {log.path}. {_VERIFY}",
     )
 
 
