@@ -59,8 +59,8 @@ class WalSettings(Section):
     verify_max_seconds: float = Field(
         3600.0, gt=0, description="A scheduled `wal-verify` begins nothing new after this long; the next run goes on."
     )
-    bulk_delete_rows: int = Field(
-        1000, ge=1, description="`wal index` notes a transaction that deletes this many rows of one table."
+    bulk_rows: int = Field(
+        1000, ge=1, description="`wal index` notes a transaction that deletes or updates this many rows of one table."
     )
     receive: bool = Field(
         False, description="`lifeboat wal receive` streams WAL through a physical slot, beside or instead of archiving."

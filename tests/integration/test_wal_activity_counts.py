@@ -248,16 +248,24 @@ def test_made_and_gone_in_one_transaction_is_nothing(studio: IndexLab) -> None:
     ]  # kept's first self, never observed
 
 
-def test_bulk_deletes_are_notable(studio: IndexLab) -> None:
+def test_many_rows_deleted_or_updated_are_notable(studio: IndexLab) -> None:
+    """In one transaction: many that change a few rows each are everyday."""
     studio.run(
         "INSERT INTO frames SELECT g FROM generate_series(1, 2000) g",
         "DELETE FROM frames WHERE id <= 99",
-        "DELETE FROM frames WHERE id <= 1500",
+        *(f"UPDATE frames SET id = id WHERE id % 3 = {number % 3}" for number in range(9)),
+        "UPDATE frames SET id = -id WHERE id > 99",
+        "UPDATE frames SET body = 'x'; UPDATE frames SET body = 'y' WHERE id >= -1500;"
+        "DELETE FROM frames WHERE id >= -1500",
     )
-    studio.catch_up(bulk_delete_rows=1000)
-    assert [text for text in studio.events() if text.startswith("DELETE")] == [
-        "DELETE of 1,401 rows from public.frames"
+    studio.catch_up(bulk_rows=1000)
+    # Those of one commit are in no order.
+    assert sorted(text for text in studio.events() if text.startswith(("DELETE", "UPDATE"))) == [
+        "DELETE of 1,401 rows from public.frames",
+        "UPDATE of 1,901 rows of public.frames",
+        "UPDATE of 3,302 rows of public.frames",
     ]
+    assert studio.counted() == studio.truth()
 
 
 def test_several_databases_are_told_apart(studio: IndexLab) -> None:

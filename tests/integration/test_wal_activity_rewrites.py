@@ -38,7 +38,7 @@ def test_changes_in_the_transaction_of_a_rewrite_count(studio: IndexLab) -> None
         "CREATE TABLE short (a int)",
         "BEGIN; DROP TABLE short; ALTER TABLE frames ALTER id TYPE numeric; INSERT INTO frames VALUES (-7); COMMIT",
     )
-    studio.catch_up(bulk_delete_rows=1000)
+    studio.catch_up(bulk_rows=1000)
     assert studio.counted() == studio.truth()
     assert studio.truth()["public.frames"] == (3006, 12, 2000)
     assert any(text.startswith("DELETE of 2,000 rows from ") for text in studio.events())

@@ -20,7 +20,10 @@ MOST_MARKS = 1000
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened at `at`, or from then to `until_at`; on which timeline, where that is known."""
+    """Something that happened at `at`, or from then to `until_at`; on which timeline, where that is known.
+
+    `xid` is the transaction that did it: `--xid` stops at it.
+    """
 
     at: datetime
     until_at: datetime | None
@@ -28,6 +31,7 @@ class Mark:
     text: str
     actor: str | None = None
     timeline: int | None = None
+    xid: int | None = None
 
 
 def gather_marks(
@@ -88,8 +92,17 @@ def _of_wal(installation: Installation, start: datetime, end: datetime, missing:
     if len(rows) > MOST_MARKS:
         missing.append(f"notable WAL events: only the last {MOST_MARKS:,} are shown")
     for row in rows[-MOST_MARKS:]:
-        timeline = (row.detail_json or {}).get("timeline")
-        yield Mark(row.at, row.until_at, row.kind, row.text, row.actor, int(timeline) if timeline is not None else None)
+        detail = row.detail_json or {}
+        timeline, xid = detail.get("timeline"), detail.get("xid")
+        yield Mark(
+            row.at,
+            row.until_at,
+            row.kind,
+            row.text,
+            row.actor,
+            int(timeline) if timeline is not None else None,
+            int(xid) if xid else None,
+        )
 
 
 def _of_audit(installation: Installation, start: datetime, end: datetime, missing: list[str]) -> Iterator[Mark]:

@@ -17,7 +17,8 @@ from lifeboat.recovery.restore_points import TimelineReach, obstacle_to, reach_o
 from lifeboat.recovery.spans import ArchivedWal, Span
 from lifeboat.recovery.targets import time_text
 from lifeboat.recovery.timelines import TimelinePath
-from lifeboat.recovery.wal_reader import ArchivedWalReader, SegmentUnusable
+from lifeboat.recovery.unpacked_wal import SegmentUnusable
+from lifeboat.recovery.wal_reader import ArchivedWalReader
 from lifeboat.storage.journal import PointRecord
 from lifeboat.wal.names import parse_lsn
 

@@ -67,6 +67,7 @@ def set_up_archiving(installation: Installation) -> ArchiveSetup:
 
 
 def _set_up_pgbackrest(installation: Installation, facts: SourceFacts) -> ArchiveSetup:
+    installation.destination(installation.settings.wal.destination).check()
     engine = ensure_stanza(installation)
     program = engine.program()
     return ArchiveSetup(

@@ -81,7 +81,7 @@ def index_wal(
             installation.catalog,
             cluster,
             on_progress=on_progress,
-            bulk_delete_rows=settings.wal.bulk_delete_rows,
+            bulk_rows=settings.wal.bulk_rows,
             keep_from=_window_start(installation),
             is_due=partial(is_due, server),
         )

@@ -21,7 +21,7 @@ from lifeboat.wal.activity.transactions import OpenTransactions
 from lifeboat.wal.coverage import ArchiveListing
 from lifeboat.wal.names import ArchiveNameKind, Segment
 
-BULK_DELETE_ROWS = 1000
+BULK_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def build_index(  # noqa: PLR0913 - from where, to where, how
     cluster: str,
     *,
     on_progress: Callable[[IndexProgress], None] | None = None,
-    bulk_delete_rows: int = BULK_DELETE_ROWS,
+    bulk_rows: int = BULK_ROWS,
     keep_from: datetime | None = None,
     now: datetime | None = None,
     is_due: Callable[[ArchiveListing, Segment], bool] = lambda _listing, _missing: True,
@@ -88,7 +88,7 @@ def build_index(  # noqa: PLR0913 - from where, to where, how
     names = RelationNames(catalog.relations.names(cluster))
     amount = _Amount(_unread_bytes(listing, catalog.wal_index.states(cluster)), on_progress)
     reports = [
-        _TimelineRun(source, catalog, cluster, names, bulk_delete_rows, amount, is_due).run(listing, timeline)
+        _TimelineRun(source, catalog, cluster, names, bulk_rows, amount, is_due).run(listing, timeline)
         for timeline in listing.timelines
     ]
     edge = (now or datetime.now(UTC)) - KEEP_MINUTES_FOR
@@ -136,7 +136,7 @@ class _TimelineRun:
     catalog: Catalog
     cluster: str
     names: RelationNames
-    bulk_delete_rows: int
+    bulk_rows: int
     amount: _Amount
     is_due: Callable[[ArchiveListing, Segment], bool]
 
@@ -169,7 +169,7 @@ class _TimelineRun:
         """Decode one contiguous range, writing step by step."""
         transactions = OpenTransactions(self.names.hidden, self.names.catalogs)
         transactions.load(state.transactions_json)
-        reading = Reading(self.cluster, path.timeline, self.names, transactions, self.bulk_delete_rows)
+        reading = Reading(self.cluster, path.timeline, self.names, transactions, self.bulk_rows)
         if state.began_at is not None:
             reading.buckets = Buckets(from_datetime(state.began_at))
         reading.buckets.load(state.minute_json)

@@ -1,4 +1,4 @@
-"""What a committed transaction did to whole relations: dropped, emptied, rewritten, defined, or mass-deleted rows.
+"""What a committed transaction did to whole relations: drop, empty, rewrite, define, or change many rows.
 
 A commit lists the files and the definitions (dropped statistics) that go with it. A file whose relation stays was
 replaced: by an empty one (TRUNCATE), or, in a rewrite (VACUUM FULL, CLUSTER, ALTER TABLE, REFRESH), by the file of a
@@ -13,7 +13,7 @@ from enum import StrEnum
 from uuid import UUID, uuid5
 
 from lifeboat.catalog.wal_values import RelationFile, RelationName, WalEvent
-from lifeboat.wal.activity.records import DELETED, Record, to_datetime
+from lifeboat.wal.activity.records import DELETED, UPDATED, Record, to_datetime
 from lifeboat.wal.activity.relation_names import RelationNames, file_text
 from lifeboat.wal.activity.transactions import Work
 from lifeboat.wal.names import format_lsn
@@ -33,6 +33,7 @@ class EventKind(StrEnum):
     CREATE = "create"
     DDL = "ddl"
     BULK_DELETE = "bulk-delete"
+    BULK_UPDATE = "bulk-update"
     CREATE_DATABASE = "create-database"
     DROP_DATABASE = "drop-database"
 
@@ -44,9 +45,13 @@ _TEXTS = {
     EventKind.REPLACED: "TRUNCATE or rewrite of {}",
     EventKind.CREATE: "CREATE of {}",
     EventKind.DDL: "DDL on {}",
+    EventKind.BULK_DELETE: "DELETE of {rows:,} rows from {}",
+    EventKind.BULK_UPDATE: "UPDATE of {rows:,} rows of {}",
     EventKind.CREATE_DATABASE: "CREATE DATABASE {}",
     EventKind.DROP_DATABASE: "DROP DATABASE {}",
 }
+# By the count that is large.
+_BULK = {DELETED: EventKind.BULK_DELETE, UPDATED: EventKind.BULK_UPDATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Judgement:
     other_ddl: set[int] = field(default_factory=set)
 
 
-def judge(record: Record, work: Work, names: RelationNames, at: datetime, bulk_delete_rows: int) -> Judgement:
+def judge(record: Record, work: Work, names: RelationNames, at: datetime, bulk_rows: int) -> Judgement:
     """What the commit `record` of a transaction that did `work` means.
 
     Takes out of `work` what was copied into rewritten tables, or is gone again.
@@ -96,10 +101,11 @@ def judge(record: Record, work: Work, names: RelationNames, at: datetime, bulk_d
     if work.ddl and not found.events:
         _judge_ddl(found, record, work, names, at)
     for file, counts in work.counts.items():
-        if counts[DELETED] >= bulk_delete_rows:
-            name = names.of_file(file, at)
-            affected = [_affected(name) if name else Affected(file_text(file), *file, None)]
-            found.events.append((EventKind.BULK_DELETE, affected, counts[DELETED]))
+        for column, kind in _BULK.items():
+            if counts[column] >= bulk_rows:
+                name = names.of_file(file, at)
+                affected = [_affected(name) if name else Affected(file_text(file), *file, None)]
+                found.events.append((kind, affected, counts[column]))
     return found
 
 
@@ -171,9 +177,7 @@ def to_event(  # noqa: PLR0913 - where, when and what
     relations = ", ".join(texts[:_NAMES_TOLD])
     if len(texts) > _NAMES_TOLD:
         relations += f" and {len(texts) - _NAMES_TOLD} more"
-    text = (
-        f"DELETE of {rows:,} rows from {relations}" if kind is EventKind.BULK_DELETE else _TEXTS[kind].format(relations)
-    )
+    text = _TEXTS[kind].format(relations, rows=rows)
     detail = {
         "event": kind,
         "timeline": timeline,

@@ -8,6 +8,8 @@ from lifeboat.catalog.wal_values import IndexPoint, WalEvent
 from lifeboat.wal.activity.buckets import Buckets
 from lifeboat.wal.activity.notable import Judgement, database_event, judge, other_ddl_event, to_event
 from lifeboat.wal.activity.records import (
+    DELETED,
+    UPDATED,
     OtherKey,
     Record,
     first_lsn,
@@ -58,7 +60,7 @@ class Reading:
     timeline: int
     names: RelationNames
     transactions: OpenTransactions
-    bulk_delete_rows: int
+    bulk_rows: int
     buckets: Buckets = field(default_factory=Buckets)
     last_lsn: int | None = None
     stop_after: bytes | None = None
@@ -172,7 +174,7 @@ class Reading:
 
     def _take_simple(self, simple: dict[bytes, bytes], items: list[Item]) -> list[Item]:
         """Count the simple transactions; returns the items of all others and empties `simple` when there are none."""
-        found = self.transactions.count_simple(items, simple, self.bulk_delete_rows)
+        found = self.transactions.count_simple(items, simple, self.bulk_rows)
         if found is None:
             simple.clear()
             return items
@@ -218,8 +220,8 @@ class Reading:
             self._count(record, time, work)
 
     def _count(self, record: Record, time: bytes, work: Work) -> None:
-        if work.ddl or work.created or self._has_bulk_delete(work):
-            found = judge(record, work, self.names, to_datetime(time), self.bulk_delete_rows)
+        if work.ddl or work.created or self._has_bulk_change(work):
+            found = judge(record, work, self.names, to_datetime(time), self.bulk_rows)
             self._note(record, time, found)
         if work.counts or work.ddl:
             self.buckets.add(work.counts, time)
@@ -234,8 +236,8 @@ class Reading:
             databases = [self.names.database(oid) if oid else "the cluster" for oid in found.other_ddl]
             self.events.append(other_ddl_event(self.cluster, self.timeline, record.lsn, self.buckets.minute, databases))
 
-    def _has_bulk_delete(self, work: Work) -> bool:
-        return any(counts[2] >= self.bulk_delete_rows for counts in work.counts.values())
+    def _has_bulk_change(self, work: Work) -> bool:
+        return any(max(counts[UPDATED], counts[DELETED]) >= self.bulk_rows for counts in work.counts.values())
 
     def _consider_point(self) -> None:
         if self.last_lsn is None or self.transactions.size > _POINT_COUNTS:

@@ -29,8 +29,9 @@ _NUMBER = re.compile(rb"\d+")
 _OLDEST = re.compile(rb"oldestRunningXid (\d+)")
 _NEXT = re.compile(rb"; xid \d+:(\d+)")
 _DROPPED_FILES = re.compile(rb"; rels:((?: [^ ;]+)+)")
-# A main fork only: `base/5/16384`, `pg_tblspc/16500/PG_15_202209061/5/16384`; `…_init` and the like are others.
-_FILE = re.compile(rb"(?:base|pg_tblspc/(\d+)/PG_\w+)/(\d+)/(\d+)(?=[ ;]|$)")
+# A main fork: `base/5/16384`, `pg_tblspc/16500/PG_15_202209061/5/16384`. Of an unlogged relation WAL has no other than
+# `…_init`, which no other relation has.
+_FILE = re.compile(rb"(?:base|pg_tblspc/(\d+)/PG_\w+)/(\d+)/(\d+)(?:_init)?(?=[ ;]|$)")
 # pgstat_kind 2 is a relation: `2/5/16384`
 _DROPPED_RELATION = re.compile(rb"\b2/(\d+)/(\d+)\b")
 _INVALIDATED = re.compile(rb"relcache (\d+)")
@@ -89,7 +90,7 @@ class Record:
         return int(found[1]) if found else None
 
     def file(self) -> tuple[int, int] | None:
-        """Of Storage CREATE and TRUNCATE: the file, None for another fork than the main one."""
+        """Of Storage CREATE and TRUNCATE: the file, None for a fork that only goes with another."""
         found = _FILE.search(self.text)
         return (int(found[2]), int(found[3])) if found else None
 

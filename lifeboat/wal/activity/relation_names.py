@@ -51,11 +51,14 @@ class RelationNames:
     def __init__(self, observed: Iterable[RelationName]) -> None:
         self._by_file: defaultdict[RelationFile, list[RelationName]] = defaultdict(list)
         self._by_oid: defaultdict[tuple[int, int], list[RelationName]] = defaultdict(list)
+        self._there: dict[tuple[int, str], RelationName] = {}
         self._databases: dict[int, str] = {}
         for item in sorted(observed, key=lambda name: name.observed_at):
             self._by_file[item.database_oid, item.relfilenode].append(item)
             self._by_oid[item.database_oid, item.oid].append(item)
             self._databases[item.database_oid] = item.database
+            if item.gone_at is None:
+                self._there[item.database_oid, item.name] = item
 
     def of_file(self, file: RelationFile, at: datetime | None = None) -> RelationName | None:
         """Whose file it is: as of a time, or the latest."""
@@ -64,6 +67,10 @@ class RelationNames:
     def of_oid(self, database_oid: int, oid: int, at: datetime | None = None) -> RelationName | None:
         """The relation with an OID: as of a time, or the latest."""
         return _as_of(self._by_oid.get((database_oid, oid), []), at)
+
+    def there_now(self, database_oid: int, name: str) -> RelationName | None:
+        """The relation that had a name, `schema.table`, when it was last looked; None where none had it."""
+        return self._there.get((database_oid, name))
 
     def files_of(self, database_oid: int, oid: int) -> set[RelationFile]:
         """All files that a relation was seen with."""

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lifeboat.catalog.wal_values import RelationFile
-from lifeboat.wal.activity.records import DELETED, INSERTED, Record
+from lifeboat.wal.activity.records import DELETED, INSERTED, UPDATED, Record
 from lifeboat.wal.activity.row_changes import Item, change_of, xid_text
 
 _XID_MASK = 0xFFFFFFFF
@@ -144,16 +144,17 @@ class OpenTransactions:
                 counts[change.column] += change.rows * times
 
     def count_simple(
-        self, items: Sequence[Item], simple: Collection[bytes], bulk_delete_rows: int
+        self, items: Sequence[Item], simple: Collection[bytes], bulk_rows: int
     ) -> tuple[Counts, set[bytes]] | None:
         """What all transactions in `simple` together changed, and which of them changed something.
 
         They have begun and committed among these items. None when they have to be looked at one by one: some may
-        have written catalogs, taken back a speculative insert, or deleted many rows.
+        have written catalogs, taken back a speculative insert, or deleted or updated many rows.
         """
         mine = [item for item in items if item[1] and item[0] in simple]
         counts: Counts = {}
         hidden: set[tuple[bytes, bytes]] = set()
+        has_bulk = False
         for (operation, argument), times in Counter(map(_WITHOUT_XID, mine)).items():
             change = self._change(operation, argument)
             if change.file is None and change.ddl_database is None:
@@ -163,10 +164,12 @@ class OpenTransactions:
                 return None
             found = counts.setdefault(change.file, [0, 0, 0])
             found[change.column] += change.rows * times
-            if found[DELETED] >= bulk_delete_rows:
-                return None
+            has_bulk = has_bulk or max(found[UPDATED], found[DELETED]) >= bulk_rows
         if hidden:
             mine = [item for item in mine if item[1:3] not in hidden]
+        # All together often change so many rows, one of them seldom does: each record deletes or updates one row.
+        if has_bulk and max(Counter(map(_XID, mine)).values()) >= bulk_rows:
+            return None
         return counts, set(map(_XID, mine))
 
     def drop_known(self, simple: dict[bytes, bytes]) -> None:
