@@ -54,6 +54,12 @@ _NAMED: Sequence[tuple[str, type[LifeboatError], str]] = (
         "The account that PostgreSQL's tools run as needs the right to write there.",
     ),
 )
+# A full disk of these is not the destination's.
+_FULL_HINTS = {
+    "tar": "Free space where it is restored to, or restore to another volume.",
+    "pg_combinebackup": "Free space where it is restored to, or restore to another volume.",
+    "pg_restore": "Free space where the server that it is restored to has its data.",
+}
 
 
 def run_tool(  # noqa: PLR0913
@@ -89,7 +95,8 @@ def name_failure(failure: CommandFailed, doing: str) -> LifeboatError:
     said = " / ".join(line for line in failure.stderr_tail.splitlines()[-6:] if "kB (" not in line)
     for pattern, kind, hint in _NAMED:
         if re.search(pattern, failure.stderr_tail):
-            return kind(f"{doing} failed: {said}", hint=hint)
+            where = _FULL_HINTS.get(Path(failure.program).name) if kind is DestinationFull else None
+            return kind(f"{doing} failed: {said}", hint=where or hint)
     how = f"{failure.program} was killed by signal {-failure.returncode}" if failure.returncode < 0 else failure.program
     return EngineFailed(
         f"{doing} failed: {how}: {said or f'exit code {failure.returncode}, no message'}",

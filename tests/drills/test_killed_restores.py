@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 import tomlkit
 
+from console.cli.main import main
 from lifeboat.catalog.migrate import migrate
 from lifeboat.catalog.values import RestoreRow, RestoreStatus, RestoreTarget
 from lifeboat.operations.reconcile import reconcile, running_flow_runs
@@ -28,6 +29,7 @@ from tests.support.postgres import reachable_dir
 from tests.support.recovery import RecoveryLab, make_lab
 
 ROOT = Path(__file__).parents[2]
+LATEST = RecoveryTarget()
 CHILD = """
 import os, signal, sys
 from pathlib import Path
@@ -108,7 +110,21 @@ def test_the_next_restore_ends_the_killed_one_and_finds_its_place(lab: RecoveryL
     assert not (lab.root / "twice.unfinished").exists()
 
 
-def test_a_killed_restore_to_a_database_leaves_none_for_ever(lab: RecoveryLab) -> None:
+def test_who_interrupts_a_restore_is_told_what_is_left(lab: RecoveryLab, caplog: pytest.LogCaptureFixture) -> None:
+    def press(phase: str) -> None:
+        if phase == "prove landing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_restore(lab.installation, RestoreOrder(LATEST, RestoreTo.parse(f"new:{lab.root / 'pressed'}")), press)
+    left = lab.root / "pressed.unfinished"
+    assert f"is left in {left}: " in caplog.text
+    assert left.is_dir()
+
+
+def test_a_killed_restore_to_a_database_leaves_none_for_ever(
+    lab: RecoveryLab, capsys: pytest.CaptureFixture[str]
+) -> None:
     lab.back_up(BackupType.LOGICAL, "pg_dump")
     query = "SELECT datname FROM pg_database WHERE datname LIKE 'lifeboat\\_%' OR datname = 'copy' ORDER BY 1"
     for sweep in ("reconciling", "the next restore"):
@@ -125,6 +141,10 @@ def test_a_killed_restore_to_a_database_leaves_none_for_ever(lab: RecoveryLab) -
     assert lab.rows(query) == [("copy",)]
     about = "SELECT datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'copy'"
     assert lab.rows(about) == [(-1, None)]
+    # A dry-run refuses what the run would refuse.
+    words = ["--config", str(lab.root / "lifeboat.toml"), "restore", "run", "--latest", "--to", "database:copy"]
+    assert main([*words, "--dry-run"]) == 2
+    assert "there is a database copy already" in capsys.readouterr().err
     with connect(lab.installation.source.with_database("copy")) as session:
         assert session.execute("SELECT max(number) FROM public.heartbeats").fetchone() == (1,)
 

@@ -8,6 +8,7 @@ import pytest
 from console.cli.main import main
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.restore.in_place import InPlaceRefused, find_old_cluster
+from lifeboat.operations.restore.results import RestoreOrder, RestoreTo
 from lifeboat.operations.restore.run import run_restore
 from lifeboat.settings.root import Settings
 from tests.support.in_place import LATEST, kept, lab, order, settings_of
@@ -50,6 +51,11 @@ def test_the_command_line_has_it_typed_once_more(
     assert main([*words, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["replaces"] == str(lab.cluster.data_dir)
+    # A server that runs is no surprise after the typing, and what is printed is what works.
+    assert main([*words[:-1], "--dry-run"]) == 0
+    assert " --to in-place --stop-server" in capsys.readouterr().err
+    assert main([*words[:-1], "--yes", "whatever it is"]) == 1
+    assert f"the server of {lab.cluster.data_dir} runs" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", StringIO("no\n"))
     assert main(words) == 1
     shown = capsys.readouterr()
@@ -69,3 +75,32 @@ def test_the_command_line_has_it_typed_once_more(
     assert "LOSES" not in capsys.readouterr().out
     assert main([*words, "--timeline", "1", "--dry-run"]) == 0
     assert "LOSES everything that only the current timeline, 2, has" in capsys.readouterr().out
+
+
+class Died(BaseException):
+    """Ends a restore in its midst."""
+
+
+def test_an_interrupted_one_is_taken_up_although_its_server_is_stopped(
+    lab: RecoveryLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.commit(1)
+    words = ["--config", str(settings_of(lab)), "restore", "run", "--latest", "--to", "in-place", "--stop-server"]
+
+    def die(phase: str) -> None:
+        if phase == "restore files":
+            raise Died
+
+    with pytest.raises(Died):
+        run_restore(lab.installation, RestoreOrder(LATEST, RestoreTo.parse("in-place"), stop_server=True), die)
+    assert not lab.cluster.is_running()
+    assert main([*words, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["place"] == str(lab.cluster.data_dir)
+    assert any(f"has left {lab.cluster.data_dir}.unfinished" in note for note in plan["notes"])
+    assert main([*words, "--yes", plan["hash"], "--json"]) == 0
+    assert len(kept(lab)) == 1
+    capsys.readouterr()
+    # Without anything unfinished it stays a question.
+    assert main([*words, "--dry-run"]) == 2
+    assert "--data-dir DIR" in capsys.readouterr().err

@@ -207,8 +207,9 @@ def over_the_old(installation: Installation, source: BackedUp, story: Story) -> 
 
     with pytest.raises(Died):
         run_restore(installation, order, die)
-    with pytest.raises(PlaceTaken, match="nothing to be kept"):
-        run_restore(installation, RestoreOrder(target, place, data_dir=folder, stop_server=True))
+    for attempt in (prepare_restore, run_restore):
+        with pytest.raises(PlaceTaken, match="nothing to be kept"):
+            attempt(installation, RestoreOrder(target, place, data_dir=folder, stop_server=True))
     report = run_restore(installation, order)
     assert report.kept is None
     assert sorted(folder.parent.glob(f"{folder.name}.before-restore-*")) == kept
@@ -248,6 +249,7 @@ def what_only_the_old_server_had(installation: Installation, source: BackedUp, s
     assert report.last_commit_at == planned.not_before
     tail = max(folder.parent.glob(f"{folder.name}.wal-before-restore-*"))
     assert any(str(tail) in note for note in report.notes)
+    assert any("remove the last WAL" in step and str(tail) in step for step in report.next_steps)
     source.server.start()
     with source.connect() as session:
         assert session.execute("SELECT max(number) FROM public.beats").fetchall() == [(100,)]

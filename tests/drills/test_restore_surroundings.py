@@ -10,6 +10,7 @@ from lifeboat.operations.installation import Installation
 from lifeboat.operations.platform import install_archiving
 from lifeboat.operations.restore.explore import explored
 from lifeboat.operations.restore.needed_space import certain_bytes, needed_bytes
+from lifeboat.operations.restore.place import PlaceTaken
 from lifeboat.operations.restore.preparation import prepare_restore
 from lifeboat.operations.restore.recovered_cluster import RecoveryFailed
 from lifeboat.operations.restore.results import RestoreOrder, RestoreTo
@@ -66,6 +67,10 @@ def test_what_is_printed_starts_it_and_it_fits_in_what_was_estimated(pg_tools: P
             lab.back_up()
             lab.run("CREATE TABLE public.more AS SELECT i, repeat('x', 500) AS x FROM generate_series(1, 20000) i")
             lab.switch()
+            # Backups would take it along, or others would clear it away.
+            for folder in (lab.cluster.data_dir, lab.destination, lab.root / "state"):
+                with pytest.raises(PlaceTaken, match=f"is inside of .*{folder}"):
+                    run_restore(lab.installation, RestoreOrder(RecoveryTarget(), RestoreTo.parse(f"new:{folder}/x")))
             # As /srv is: the server's account may go through it, and not write there.
             folder = root / "srv of root"
             folder.mkdir()

@@ -2,6 +2,7 @@
 
 import shlex
 import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def report_of(  # noqa: PLR0913 - what a report is made of
     ]
     return RestoreReport(
         id=order.id,
-        target=str(order.target),
+        target=str(planned.plan.target),  # it names the backup that `latest` is
         to=str(order.to),
         label=planned.manifest.label,
         chain=[manifest.label for manifest in planned.chain],
@@ -50,7 +51,7 @@ def report_of(  # noqa: PLR0913 - what a report is made of
         next_commit_at=landing.next_commit_at,
         notes=notes,
         replayed_bytes=planned.replayed_bytes(landing.redo_done_lsn),
-        next_steps=_next_steps(installation, order, prepared, own, found.connection),
+        next_steps=_next_steps(installation, order, prepared, own, found),
     )
 
 
@@ -59,11 +60,11 @@ def _next_steps(
     order: RestoreOrder,
     prepared: PreparedRestore,
     own: OwnSettings,
-    connection: ConnectionInfo,
+    found: Recovered,
 ) -> list[str]:
     data_dir, steps = prepared.target, list[str]()
     if prepared.old is None:
-        steps += _start_beside(installation, data_dir, connection)
+        steps += _start_beside(installation, data_dir, found.connection)
         steps += [
             "Only when it takes over from the original, and that is stopped for good, turn on what is off now, "
             f"and restart it: {' '.join(own.undo)}"
@@ -76,10 +77,22 @@ def _next_steps(
         steps.append(f"The old data are in {prepared.old.kept_as}: remove them when you no longer need them")
     back_up = own_command(installation.settings_file, "backup", "run", "--type", "full")
     steps.append(f"Then take a full backup: {back_up}")
+    if order.discard_old:
+        steps += _left_over(data_dir, found.cluster.log_path)
     if prepared.old is not None:
         reconcile = own_command(installation.settings_file, "catalog", "reconcile")
         steps.append(f"If the catalog was in this cluster, bring it up to date: {reconcile}")
     return steps
+
+
+def _left_over(data_dir: Path, log: Path) -> Iterator[str]:
+    """What restores over old data leave beside them, and when that may go."""
+    if left := sorted(map(str, data_dir.parent.glob(f"{data_dir.name}.wal-before-restore-*"))):
+        yield (
+            "When that backup is taken, and nothing that was committed behind the target is needed any more, remove "
+            f"the last WAL of the old server: {', '.join(left)}"
+        )
+    yield f"When the restored server runs, what this restore has logged may go: it is at the end of {log}"
 
 
 def _start_beside(installation: Installation, data_dir: Path, connection: ConnectionInfo) -> list[str]:

@@ -1,4 +1,8 @@
-"""The cluster as of a moment: isolated, read-only, and gone when nobody needs it any more."""
+"""The cluster as of a moment: isolated, read-only, and gone when nobody needs it any more.
+
+Read-only keeps from mistakes, not from intent: a standby knows no other roles than the original's, and its superuser
+may promote it or begin a transaction READ WRITE.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager

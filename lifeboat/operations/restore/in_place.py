@@ -19,8 +19,10 @@ from lifeboat.postgres import postmaster
 from lifeboat.postgres.cluster import Cluster
 from lifeboat.postgres.connections import connect
 from lifeboat.postgres.folders import socket_dir_for
+from lifeboat.postgres.restoring import UNFINISHED_SUFFIX
 from lifeboat.recovery.wal_tail import save_tail
 from lifeboat.storage.destination import DestinationUnavailable
+from lifeboat.storage.durable import make_directories, write_durably
 from lifeboat.storage.manifest import Manifest
 from lifeboat.wal.coverage import ArchiveUnreadable
 
@@ -53,6 +55,11 @@ class OldCluster:
     def is_stopped(self) -> bool:
         """Whether no server runs on it."""
         return not self.cluster.is_running()
+
+    @property
+    def must_stop(self) -> bool:
+        """Whether a server runs on it that is not one of a killed restore's own, which the next one ends itself."""
+        return not self.is_stopped and interrupted_over(self.data_dir) is None
 
     @property
     def wal_elsewhere(self) -> str | None:
@@ -116,12 +123,22 @@ def refuse_used(old: OldCluster) -> None:
 
 def refuse_running(old: OldCluster, order: RestoreOrder) -> None:
     """Raise InPlaceRefused when the server runs and may not be stopped."""
-    if order.stop_server or old.is_stopped:
+    if order.stop_server or not old.must_stop:
         return
     raise InPlaceRefused(
         f"the server of {old.data_dir} runs (pid {old.cluster.postmaster_pid()})",
         hint="Stop it, and whatever starts it again, or give --stop-server.",
     )
+
+
+def remember_place(installation: Installation, old: OldCluster) -> None:
+    """Have the data directory on disk where it is found while its server, which tells it, is stopped; raises OSError.
+
+    It is overwritten by the next restore in place, and asked for only where an interrupted one is.
+    """
+    path = _remembered(installation)
+    make_directories(path.parent)
+    write_durably(path, f"{old.data_dir}\n".encode(), mode=0o600)
 
 
 def stop_old_cluster(installation: Installation, old: OldCluster, order: RestoreOrder) -> None:
@@ -217,6 +234,9 @@ def _data_dir(installation: Installation, order: RestoreOrder) -> Path:
         with closing(connect(installation.source, application_name="lifeboat restore", autocommit=True)) as session:
             row = session.execute("SELECT pg_catalog.current_setting('data_directory')").fetchone()
     except (LifeboatError, psycopg.Error) as error:
+        # A restore has stopped it, and was killed since.
+        if (interrupted := _interrupted(installation)) is not None:
+            return interrupted
         said = error.message if isinstance(error, LifeboatError) else " ".join(str(error).split())
         raise SettingsError(
             f"the server cannot be asked where its data directory is: {said}", hint="Name it: `--data-dir DIR`."
@@ -224,6 +244,19 @@ def _data_dir(installation: Installation, order: RestoreOrder) -> Path:
     if row is None:
         raise SettingsError("the server does not tell where its data directory is", hint="Name it: `--data-dir DIR`.")
     return Path(str(row[0])).resolve()
+
+
+def _remembered(installation: Installation) -> Path:
+    return installation.settings.state_dir / f"in-place-{installation.settings.platform.cluster}"
+
+
+def _interrupted(installation: Installation) -> Path | None:
+    """The data directory of the last restore in place, where that has left anything unfinished."""
+    path = _remembered(installation)
+    if not path.is_file():
+        return None
+    data_dir = Path(path.read_text().removesuffix("\n"))
+    return data_dir if data_dir.with_name(f"{data_dir.name}{UNFINISHED_SUFFIX}").is_dir() else None
 
 
 def _dangers(installation: Installation, data_dir: Path, cluster: Cluster) -> Iterator[tuple[str, str]]:

@@ -16,8 +16,8 @@ def noted_places(
 ) -> tuple[NotedPlace, ...]:
     """The places of a named restore point in the journal, of a transaction in the catalog's index; newest first.
 
-    The index knows transactions with a notable event (DROP, TRUNCATE, DDL, bulk deletes). Neither has to be there: the
-    WAL decides, and where nothing is noted it is searched.
+    The index knows transactions with a notable event (DROP, TRUNCATE, DDL, many rows changed). Neither has to be there:
+    the WAL decides, and where nothing is noted it is searched.
     """
     try:
         if target.name is not None:

@@ -136,6 +136,12 @@ class Place:
         return self.journal is not None and self.journal.kept is not None and Path(self.journal.kept).is_dir()
 
     @property
+    def is_proven(self) -> bool:
+        """Whether a restore came so far that what it made only has to be put in its place."""
+        journal = self.journal
+        return journal is not None and journal.step is Step.READY and journal.report is not None
+
+    @property
     def is_between_renames(self) -> bool:
         """Whether the old data are moved away already, and the restored ones not there yet."""
         return self.old_is_moved and self.data_dir.is_dir() and self.is_bare
@@ -272,12 +278,52 @@ def interrupted_place(target: Path) -> Place | None:
     return Place(target, folder, None, journal) if journal is not None else None
 
 
+def refuse_interrupted(place: Place, key: str, *, discards: bool, in_place: bool) -> None:
+    """Raise PlaceTaken where what a killed restore has left must not be cleared away for an order of that key.
+
+    `discards` is whether that may write over the old data, `in_place` whether it replaces any.
+    """
+    target, journal = place.target, place.journal
+    if place.is_written_over:
+        if discards:
+            return
+        raise PlaceTaken(
+            f"an interrupted restore has written over the data in {target}: there is nothing to be kept",
+            hint="Run it again with --discard-old.",
+        )
+    if place.is_used_since and place.saved_tail is not None:
+        raise PlaceTaken(
+            f"an interrupted restore has written over the data in {target}, and a server runs there now;"
+            f" {place.tail_dir} has the last WAL of the old data",
+            hint="Stop that server and run the interrupted restore again; or, if its data are right, move"
+            f" {place.folder} away.",
+        )
+    if in_place and place.is_bare and place.saved_tail is not None and not place.is_between_renames:
+        raise PlaceTaken(
+            f"an interrupted restore began with data in {target} that are gone; {place.folder} has WAL of theirs",
+            hint=f"Move the old data back to {target}; or, if they are to be lost, move {place.folder} away.",
+        )
+    if place.is_proven and place.is_between_renames and journal is not None and journal.order != key:
+        raise PlaceTaken(
+            f"an interrupted restore of {target} ({journal.order}) has to be finished first",
+            hint="Run it again with the same target: it only has to be put in its place.",
+        )
+
+
 def interrupted_tail(target: Path) -> Path | None:
     """The tail of WAL that a killed restore has saved, where the old data are no longer in their place."""
     place = interrupted_place(target)
     if place is None or place.journal is None:
         return None
     return place.saved_tail if place.is_written_over or place.is_between_renames else None
+
+
+def left_by_interrupted(target: Path) -> tuple[str, ...]:
+    """Notes for a plan, on what a killed restore to `target` has left."""
+    place = interrupted_place(target)
+    if place is None or place.journal is None:
+        return ()
+    return (f"an interrupted restore ({place.journal.order}) has left {place.folder}, which this one clears away",)
 
 
 def made_before(target: Path) -> tuple[str, ...]:

@@ -8,9 +8,17 @@ from lifeboat.catalog.values import RestoreTarget
 from lifeboat.engines.engine import Progress
 from lifeboat.operations.installation import Installation
 from lifeboat.operations.restore.in_place import OldCluster, find_old_cluster
-from lifeboat.operations.restore.place import interrupted_over, interrupted_tail, made_before, refuse_taken
+from lifeboat.operations.restore.place import (
+    interrupted_over,
+    interrupted_place,
+    interrupted_tail,
+    made_before,
+    refuse_interrupted,
+    refuse_taken,
+)
 from lifeboat.operations.restore.planning import PlannedRestore, plan_for, read_material
 from lifeboat.operations.restore.recovered_cluster import delta_engine, refuse_other_version
+from lifeboat.operations.restore.refused_places import refuse_owned
 from lifeboat.operations.restore.results import RestoreOrder
 from lifeboat.operations.restore.tablespaces import TablespaceMap
 from lifeboat.recovery.targets import TargetKind
@@ -46,6 +54,9 @@ def prepare_restore(
         raise ValueError(f"{order.to} is no place for a cluster")
     if old is None:
         refuse_taken(target)
+        refuse_owned(installation, target)
+    if (interrupted := interrupted_place(target)) is not None:
+        refuse_interrupted(interrupted, order.key, discards=order.discard_old, in_place=old is not None)
     if tail is None and old is not None:
         tail = _tail_of(old)
     needs_wal = order.target.kind is not TargetKind.BACKUP
@@ -61,6 +72,8 @@ def prepare_restore(
     beside = target.with_name(f"{target.name}.tablespaces" + (f"-{old.stamp}" if old is not None else ""))
     spaces = TablespaceMap.of(planned.manifest, order.tablespaces, beside, made_before(target))
     spaces.refuse_within(target)
+    for folder in spaces.folders.values() if old is None else ():
+        refuse_owned(installation, folder)
     return PreparedRestore(planned, target, old, spaces, notes)
 
 

@@ -3,8 +3,8 @@
 Storage alone decides: neither Prefect nor the catalog nor the platform's database has to be there.
 """
 
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,9 @@ from pydantic import TypeAdapter
 from lifeboat.agent.heartbeat import newest_heartbeat
 from lifeboat.catalog.values import RestoreTarget
 from lifeboat.engines.engine import Progress
-from lifeboat.errors import PermanentError
+from lifeboat.errors import LifeboatError, PermanentError
 from lifeboat.operations.drill.restore_drill import Phases
-from lifeboat.operations.installation import Installation
+from lifeboat.operations.installation import LOG, Installation
 from lifeboat.operations.leases import lease
 from lifeboat.operations.restore.advice import report_of
 from lifeboat.operations.restore.in_place import (
@@ -27,6 +27,7 @@ from lifeboat.operations.restore.in_place import (
     refuse_running,
     refuse_unknown_tail,
     refuse_used,
+    remember_place,
     save_old_tail,
     stop_old_cluster,
     telling_of_old_server,
@@ -34,12 +35,12 @@ from lifeboat.operations.restore.in_place import (
 from lifeboat.operations.restore.place import (
     Journal,
     Place,
-    PlaceTaken,
     Step,
     control_of,
     hold_place,
     interrupted_over,
     interrupted_place,
+    refuse_interrupted,
 )
 from lifeboat.operations.restore.preparation import PreparedRestore, prepare_restore
 from lifeboat.operations.restore.recording import recorded
@@ -113,8 +114,32 @@ def _restore_cluster(installation: Installation, order: RestoreOrder, phases: Ph
         return _restore_in_place(installation, order, phases)
     with phases("plan"):
         prepared = prepare_restore(installation, order, on_amount=phases.amount)
-    with hold_place(prepared.target, installation.run_as) as place:
+    with hold_place(prepared.target, installation.run_as) as place, _telling_what_is_left(place):
         return _build(installation, order, prepared, place, phases)
+
+
+@contextmanager
+def _telling_what_is_left(place: Place) -> Iterator[None]:
+    """Add to whatever goes wrong where it leaves what it had made."""
+    try:
+        yield
+    except LifeboatError as error:
+        error.hint = " ".join(filter(None, (error.hint, _left(place)))) or None
+        raise
+    except BaseException:
+        if left := _left(place):
+            LOG.error("%s", left)
+        raise
+
+
+def _left(place: Place) -> str:
+    if place.journal is None or not place.folder.is_dir():
+        return ""
+    made = [folder for folder in place.journal.made if Path(folder).is_dir()]
+    return (
+        f"What was made so far is left in {', '.join([str(place.folder), *made])}: the next restore to {place.target} "
+        "removes it, or you do."
+    )
 
 
 def _restore_in_place(installation: Installation, order: RestoreOrder, phases: Phases) -> RestoreReport:
@@ -135,6 +160,7 @@ def _restore_in_place(installation: Installation, order: RestoreOrder, phases: P
         hold_place(old.data_dir, installation.run_as) as place,
         telling_of_old_server(installation, old, place),
     ):
+        remember_place(installation, old)
         stop_old_cluster(installation, old, order)
         prepared = _prepare_stopped(installation, order, old, place, phases)
         return _build(installation, order, prepared, place, phases)
@@ -271,38 +297,17 @@ def _finish_interrupted(installation: Installation, order: RestoreOrder) -> Rest
         return None
     with hold_place(target, installation.run_as) as place:
         end_reading_ahead(installation, place.data_dir)
+        refuse_interrupted(place, order.key, discards=order.discard_old, in_place=old is not None)
         journal = place.journal
         if place.is_written_over:
-            if order.discard_old:
-                return None
-            raise PlaceTaken(
-                f"an interrupted restore has written over the data in {target}: there is nothing to be kept",
-                hint="Run it again with --discard-old.",
-            )
-        if place.is_used_since and place.saved_tail is not None:
-            raise PlaceTaken(
-                f"an interrupted restore has written over the data in {target}, and a server runs there now;"
-                f" {place.tail_dir} has the last WAL of the old data",
-                hint="Stop that server and run the interrupted restore again; or, if its data are right, move"
-                f" {place.folder} away.",
-            )
-        if old is not None and place.is_bare and place.saved_tail is not None and not place.is_between_renames:
-            raise PlaceTaken(
-                f"an interrupted restore began with data in {target} that are gone; {place.folder} has WAL of theirs",
-                hint=f"Move the old data back to {target}; or, if they are to be lost, move {place.folder} away.",
-            )
-        if journal is None or journal.step is not Step.READY or journal.report is None:
+            return None
+        if journal is None or not place.is_proven:
             place.clear()
             return None
         if not place.is_between_renames and not (place.is_in_place and journal.order == order.key):
             # Proven, but the old data may have gone on since; or in its place, and used since.
             place.clear() if place.data_dir.exists() else place.leave()
             return None
-        if journal.order != order.key:
-            raise PlaceTaken(
-                f"an interrupted restore of {target} ({journal.order}) has to be finished first",
-                hint="Run it again with the same target: it only has to be put in its place.",
-            )
         place.put_in_place(Path(journal.kept) if journal.kept else None)
         place.leave()
         report = _REPORT.validate_python(journal.report)

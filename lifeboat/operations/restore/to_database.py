@@ -37,9 +37,8 @@ def restore_to_database(installation: Installation, order: RestoreOrder, phases:
     started_at, name = datetime.now(UTC), order.to.database or ""
     with phases("plan"):
         repository = installation.repository(order.destination)
-        manifest = find_dump(repository, order.target)
+        manifest = plan_database(installation, order)
         server = installation.source.with_database("postgres")
-        _refuse_taken(server, name)
     sweep_drill_databases(installation)
     with (
         lease(installation, repository, [manifest.label]),
@@ -56,6 +55,13 @@ def restore_to_database(installation: Installation, order: RestoreOrder, phases:
             with phases("read all"):
                 _read(database, manifest)
     return _report(order, manifest, started_at, phases)
+
+
+def plan_database(installation: Installation, order: RestoreOrder) -> Manifest:
+    """The dump that would be restored to a new database; raises what find_dump does, PlaceTaken, SourceUnavailable."""
+    manifest = find_dump(installation.repository(order.destination), order.target)
+    _refuse_taken(installation.source.with_database("postgres"), order.to.database or "")
+    return manifest
 
 
 def find_dump(repository: BackupRepository, target: RecoveryTarget) -> Manifest:
