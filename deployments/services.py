@@ -31,7 +31,7 @@ from lifeboat.catalog.migrate import migrate
 from lifeboat.errors import LifeboatError, PermanentError
 from lifeboat.operations.deployment_owner import DeploymentOwner
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.platform import start_platform, stop_platform
+from lifeboat.operations.platform import psql_command, start_platform, stop_platform
 from lifeboat.operations.signals import at_stop_signals
 from lifeboat.postgres.restoring import RestoreInProgress, RestoreInterrupted, refuse_while_restored
 
@@ -295,4 +295,6 @@ def _introduce(services: RunningServices) -> None:
     for name in services.deployments:
         services.say(f"  prefect deployment run '{name}'")
     services.say(f"Prefect: {services.ui_url}    API for other terminals: export PREFECT_API_URL={services.api_url}")
+    if services.installation.settings.platform.embedded:
+        services.say(f"PostgreSQL: {psql_command(services.installation)}")
     services.say("Ctrl-C stops everything")

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 
 from lifeboat.operations.preview.quick import RestorePreview
-from lifeboat.recovery.targets import time_text as exact_time_text
+from lifeboat.recovery.targets import time_text
 from lifeboat.recovery.undoing import TableUndone
-from tasks.figures import count_text, duration_text, markdown_table, size_text, time_text
+from tasks.figures import count_text, duration_text, markdown_table, size_text
 
 TABLE_COLUMNS = ("database", "table", "inserted", "updated", "deleted", "rows at the target", "what happened")
 OBJECT_COLUMNS = ("object", "database", "in the restore", "because of", "at")
@@ -40,14 +40,19 @@ def object_rows(preview: RestorePreview) -> list[tuple[str, ...]]:
     return [(item.name, item.database, item.change, item.event, time_text(item.at)) for item in preview.objects]
 
 
+def event_rows(preview: RestorePreview) -> list[tuple[str, str]]:
+    """When what happened, to the microsecond, and by which transaction: both are targets of a restore."""
+    return [(time_text(item.at), item.text + _by_whom(item.detail.get("xid"))) for item in preview.events]
+
+
 def facts(preview: RestorePreview) -> list[tuple[str, str]]:
     """The plan, its size, its time and what it needs, line by line."""
     size, needs = preview.size, preview.needs
     wal = f"{count_text(size.wal_segments, 'WAL segment')} ({size_text(size.wal_stored_bytes)} stored)"
     rows = [
-        ("target", exact_time_text(preview.at)),
+        ("target", time_text(preview.at)),
         ("timeline", str(preview.timeline)),
-        ("known up to", exact_time_text(preview.indexed_until) if preview.indexed_until else "nothing is indexed"),
+        ("known up to", time_text(preview.indexed_until) if preview.indexed_until else "nothing is indexed"),
         ("transactions lost", _transactions_text(preview)),
         ("begins with", preview.label),
         ("backups needed", ", ".join(preview.chain)),
@@ -89,8 +94,7 @@ def preview_report(preview: RestorePreview) -> str:
     if preview.objects:
         parts += ["## Objects", _listed(OBJECT_COLUMNS, object_rows(preview), "")]
     if preview.events:
-        events = [(time_text(item.at), item.text) for item in preview.events]
-        parts += ["## Events since", _listed(("at", "what"), events, "")]
+        parts += ["## Events since", _listed(("at", "what"), event_rows(preview), "")]
     return "\n\n".join(parts)
 
 
@@ -99,6 +103,10 @@ def _listed(columns: Sequence[str], rows: Sequence[Sequence[str]], nothing: str)
         return nothing
     more = f"\n\n… and {len(rows) - _LISTED:,} more." if len(rows) > _LISTED else ""
     return markdown_table(columns, rows[:_LISTED]) + more
+
+
+def _by_whom(xid: int | None) -> str:
+    return f" (transaction {xid})" if xid else ""
 
 
 def _rows_text(item: TableUndone) -> str:
@@ -113,7 +121,7 @@ def _transactions_text(preview: RestorePreview) -> str:
         return "not known"
     if lost.count == 0 or lost.first_at is None or lost.last_at is None:
         return "none"
-    return f"{lost.count:,}, from {exact_time_text(lost.first_at)} to {exact_time_text(lost.last_at)}"
+    return f"{lost.count:,}, from {time_text(lost.first_at)} to {time_text(lost.last_at)}"
 
 
 def _prediction_text(preview: RestorePreview) -> str:

@@ -29,7 +29,7 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read every asset file and compare it with the database's record of it.
+    """Read every asset file; compare it with the database's record.
 
     Exit code 3 when files are missing, corrupt or unreadable.
     """

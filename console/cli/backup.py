@@ -58,7 +58,10 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
 
 @app.command()
 def show(context: typer.Context, backup: BackupName, destination: Destination = None, as_json: AsJson = False) -> None:
-    """Show one backup, and the commands that restore it; of a run that left none, what the catalog knows."""
+    """Show one backup, and the commands that restore it.
+
+    Of a run that left none, what the catalog knows.
+    """
     from lifeboat.operations.backup.selection import NoSuchBackup, find_backup
 
     repository = installation_of(context).repository(destination)

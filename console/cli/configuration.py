@@ -69,7 +69,7 @@ def list_(context: typer.Context, destination: Destination = None, as_json: AsJs
 def diff(
     context: typer.Context, old: OrLive, new: OrLive = _LIVE, destination: Destination = None, as_json: AsJson = False
 ) -> None:
-    """Show what differs from one archive to the other, or to the platform as it is now.
+    """Show what differs between two archives, or one and the platform.
 
     Exit code 3 when anything does. What is live is exported to a temporary folder and not stored.
     """

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.cli.options import AsJson, Destination
+from console.cli.options import AsJson, At, Backup, Before, Destination, Lsn, Name, Timeline, Xid
 from console.cli.output import notice, say, say_json
 from console.cli.progress import follow
-from console.cli.restore_run import At, Timeline, target_of
+from console.cli.restore_run import target_of
 from console.cli.session import installation_of
 
 if TYPE_CHECKING:
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def command(  # noqa: PLR0913 - a command has as many parameters as options
     context: typer.Context,
     at: At = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="A named restore point.")] = None,
-    lsn: Annotated[str | None, typer.Option("--lsn", metavar="LSN", help="A WAL position.")] = None,
-    backup: Annotated[str | None, typer.Option("--backup", metavar="ID", help="The end of a backup.")] = None,
+    name: Name = None,
+    lsn: Lsn = None,
+    xid: Xid = None,
+    backup: Backup = None,
     timeline: Timeline = None,
+    before: Before = False,
     for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="End by itself after `30m`, `2h`.")] = None,
     destination: Destination = None,
     as_json: AsJson = False,
@@ -31,14 +33,18 @@ def command(  # noqa: PLR0913 - a command has as many parameters as options
 
     Without a target, as of the latest moment that can be had. Prints the connection string. Everything is removed at
     the end; what a killed run has left, by the next one.
+
+    Read-only is a guard rail, not a lock: sessions are a superuser's, who can promote the server and write to this
+    copy, and run programs on this host. Neither the live server nor the archive sees what is written here.
     """
     from contextlib import ExitStack, suppress
 
     from lifeboat.operations.restore.explore import explored
 
     seconds = seconds_of(for_) if for_ is not None else None
-    target = target_of(at=at, name=name, lsn=lsn, backup=backup, timeline=timeline)
-    if all(value is None for value in (at, name, lsn, backup)):
+    given = {"at": at, "name": name, "lsn": lsn, "xid": xid, "backup": backup}
+    target = target_of(**given, timeline=timeline, inclusive=not before)
+    if all(value is None for value in given.values()):
         notice(f"no target was named: {target} is served")
     with ExitStack() as stack:
         with follow(f"explore {target}") as follower:
@@ -77,7 +83,8 @@ def _tell(there: "Explored", target: str, seconds: float | None, *, as_json: boo
     ends = "Ctrl-C ends it"
     if seconds is not None:
         ends = f"it ends by itself at {datetime.now(UTC) + timedelta(seconds=seconds):%H:%M:%S} UTC, or by Ctrl-C,"
-    notice(f"read-only; {ends} and removes everything")
+    notice("read-only, as a guard rail: the session is a superuser's, on a copy that nothing else uses")
+    notice(f"{ends} and removes everything")
 
 
 def seconds_of(text: str) -> float:

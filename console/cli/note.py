@@ -23,7 +23,10 @@ def add(
     ] = "now",
     as_json: AsJson = False,
 ) -> None:
-    """Remember a note on a moment, in storage first and then in the catalog."""
+    """Remember a note on a moment.
+
+    It is in storage first, and then in the catalog.
+    """
     from datetime import UTC, datetime
 
     from lifeboat.operations.points.notes import add_note

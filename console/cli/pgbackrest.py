@@ -21,7 +21,10 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def config(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show pgbackrest.conf as Lifeboat writes it, and the archive_command. Writes nothing, shows no passphrase."""
+    """Show the generated pgbackrest.conf, and the archive_command.
+
+    Writes nothing, shows no passphrase.
+    """
     from lifeboat.operations.pgbackrest.stanza import show_configuration
 
     shown = show_configuration(installation_of(context))
@@ -48,7 +51,10 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command()
 def create(context: typer.Context, yes: YesStanza = None, as_json: AsJson = False) -> None:
-    """Begin a new, empty repository, also in the place of one that is lost; that takes a confirmation."""
+    """Begin a new, empty repository.
+
+    Also in the place of one that is lost: that takes a confirmation.
+    """
     from lifeboat.operations.pgbackrest import stanza
 
     installation = installation_of(context)
@@ -75,9 +81,10 @@ def create(context: typer.Context, yes: YesStanza = None, as_json: AsJson = Fals
 
 @app.command()
 def upgrade(context: typer.Context, yes: YesStanza = None, as_json: AsJson = False) -> None:
-    """After pg_upgrade: let the stanza go on with the upgraded cluster, after a confirmation.
+    """Let the stanza go on with the cluster that pg_upgrade made.
 
-    It takes any cluster of a newer version for the upgraded one, and the old one archives there no more.
+    After a confirmation. It takes any cluster of a newer version for the upgraded one, and the old one archives there
+    no more.
     """
     from lifeboat.operations.pgbackrest import stanza
 
@@ -101,9 +108,10 @@ def _show_upgrade(plan: "StanzaUpgrade") -> None:
 
 @app.command()
 def adopt(context: typer.Context, as_json: AsJson = False) -> None:
-    """Write manifests for backups in the repository that have none: taken by pgBackRest itself, or by a killed run.
+    """Write manifests for backups in the repository that have none.
 
-    Each backup by this engine does so first; no other needs it.
+    Those were taken by pgBackRest itself, or by a killed run. Each backup by this engine does so first; no other needs
+    it.
     """
     from lifeboat.operations.pgbackrest.repository import adopt_repository
 

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.cli.options import AsJson, Destination
+from console.cli.options import AsJson, At, Backup, Before, Destination, Lsn, Name, Timeline, Xid
 from console.cli.output import say, say_json
 from console.cli.progress import follow
-from console.cli.restore_run import At, Timeline, target_of
+from console.cli.restore_run import target_of
 from console.cli.session import with_source
 from tasks.figures import count_text
 
@@ -27,10 +27,12 @@ def command(  # noqa: PLR0913 - a command has as many parameters as options
         str, typer.Option("--table", metavar="SCHEMA.TABLE", help='The table; quote names with dots: `public."a.b"`.')
     ],
     at: At = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="A named restore point.")] = None,
-    lsn: Annotated[str | None, typer.Option("--lsn", metavar="LSN", help="A WAL position.")] = None,
-    backup: Annotated[str | None, typer.Option("--backup", metavar="ID", help="The end of a backup.")] = None,
+    name: Name = None,
+    lsn: Lsn = None,
+    xid: Xid = None,
+    backup: Backup = None,
     timeline: Timeline = None,
+    before: Before = False,
     destination: Destination = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,9 +45,10 @@ def command(  # noqa: PLR0913 - a command has as many parameters as options
     from lifeboat.recovery.targets import TargetUnreadable
 
     schema, relation = parse_table(table)
-    if all(value is None for value in (at, name, lsn, backup)):
-        raise TargetUnreadable("name the moment", hint="--at, --name, --lsn or --backup.")
-    target = target_of(at=at, name=name, lsn=lsn, backup=backup, timeline=timeline)
+    given = {"at": at, "name": name, "lsn": lsn, "xid": xid, "backup": backup}
+    if all(value is None for value in given.values()):
+        raise TargetUnreadable("name the moment", hint="--at, --name, --lsn, --xid or --backup.")
+    target = target_of(**given, timeline=timeline, inclusive=not before)
     with follow(f"rescue {table}") as follower:
         found = rescue_table(
             with_source(context),

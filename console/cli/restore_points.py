@@ -140,8 +140,11 @@ def _show(found: "RestorePoints") -> None:
         say(f"Nothing is known to have happened {period}; --from looks further back.")
         return
     say(f"What happened {period}:")
-    marks = [(_moment(each.at), each.timeline or "", each.kind, each.text, each.actor) for each in found.marks]
-    say_table(("at (UTC)", "timeline", "kind", "what", "who"), marks, right=("timeline",))
+    marks = [
+        (_moment(each.at), each.timeline or "", each.xid or "", each.kind, each.text, each.actor)
+        for each in found.marks
+    ]
+    say_table(("at (UTC)", "timeline", "xid", "kind", "what", "who"), marks, right=("timeline", "xid"))
 
 
 def _show_timeline(reach: "TimelineReach") -> None:
@@ -158,4 +161,7 @@ def _show_timeline(reach: "TimelineReach") -> None:
 
 
 def _moment(at: "datetime") -> str:
-    return time_text(at).removesuffix(" UTC")
+    """To the microsecond: what is read here is typed behind `--at`."""
+    from lifeboat.recovery.targets import time_text as exact_time_text
+
+    return exact_time_text(at).removesuffix(" UTC")

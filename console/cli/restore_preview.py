@@ -34,7 +34,8 @@ def preview(  # noqa: PLR0913 - one option each
     """Show what a restore to a moment would undo, and what it needs. Nothing is restored.
 
     Rows by table, lost transactions, objects that come back or go, size, predicted time, space, version, extensions.
-    The activity index is brought up to date first.
+    The activity index is brought up to date first. It counts by time: `lifeboat restore points` tells the moment of a
+    transaction or a named point.
 
     Exit code 1 when the moment cannot be had; the nearest one that can is named.
     """
@@ -57,7 +58,16 @@ def preview(  # noqa: PLR0913 - one option each
 
 
 def _show(found: "RestorePreview") -> None:
-    from tasks.preview_report import NUMBERS, OBJECT_COLUMNS, TABLE_COLUMNS, facts, object_rows, remarks, table_rows
+    from tasks.preview_report import (
+        NUMBERS,
+        OBJECT_COLUMNS,
+        TABLE_COLUMNS,
+        event_rows,
+        facts,
+        object_rows,
+        remarks,
+        table_rows,
+    )
 
     rows = facts(found)
     width = max(len(name) for name, _ in rows)
@@ -72,7 +82,7 @@ def _show(found: "RestorePreview") -> None:
     if found.objects:
         say()
         say_table(OBJECT_COLUMNS, object_rows(found))
-    for event in found.events:
-        say(f"{event.at:%Y-%m-%d %H:%M:%S} UTC  {event.text}")
+    for at, text in event_rows(found):
+        say(f"{at}  {text}")
     for text in remarks(found):
         notice(f"note: {text}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from console.cli.confirmation import confirm_plan, short_hash
-from console.cli.options import AsJson, Destination, Yes
+from console.cli.options import AsJson, At, Backup, Before, Destination, Lsn, Name, Timeline, Xid, Yes
 from console.cli.output import notice, say, say_json
 from console.cli.progress import follow
 from console.cli.restore_words import order_words, preview_command, tell_next
@@ -19,21 +19,18 @@ if TYPE_CHECKING:
     from lifeboat.operations.restore.results import RestoreOrder, RestoreReport
     from lifeboat.recovery.targets import RecoveryTarget
 
-At = Annotated[str | None, typer.Option("--at", metavar="TIME", help="`2026-11-22 14:03:22+01:00`, or `15m ago`.")]
-Timeline = Annotated[int | None, typer.Option("--timeline", metavar="N", help="A timeline; else the current one.")]
-
 
 def run(  # noqa: PLR0913 - a command has as many parameters as options
     context: typer.Context,
     to: Annotated[str, typer.Option("--to", metavar="PLACE", help="new:DIR, in-place or database:NAME.")],
     at: At = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="A named restore point.")] = None,
-    lsn: Annotated[str | None, typer.Option("--lsn", metavar="LSN", help="A WAL position.")] = None,
-    xid: Annotated[str | None, typer.Option("--xid", metavar="XID", help="A transaction.")] = None,
-    backup: Annotated[str | None, typer.Option("--backup", metavar="ID", help="The end of a backup.")] = None,
+    name: Name = None,
+    lsn: Lsn = None,
+    xid: Xid = None,
+    backup: Backup = None,
     latest: Annotated[bool, typer.Option("--latest", help="All that there is.")] = False,
     timeline: Timeline = None,
-    before: Annotated[bool, typer.Option("--before", help="Stop just before the target, not behind it.")] = False,
+    before: Before = False,
     tablespace: Annotated[
         list[str] | None, typer.Option("--tablespace", metavar="OLD=NEW", help="Where a tablespace goes; may repeat.")
     ] = None,
@@ -61,6 +58,7 @@ def run(  # noqa: PLR0913 - a command has as many parameters as options
     catalog nor the platform's server has to run. A restore in place is typed once more before it begins, and keeps
     the old data directory.
     """
+    from dataclasses import replace
     from pathlib import Path
 
     from lifeboat.catalog.values import RestoreTarget
@@ -94,11 +92,12 @@ def run(  # noqa: PLR0913 - a command has as many parameters as options
             return
         _show_plan(plan)
         is_cluster = order.to.kind is not RestoreTarget.DATABASE
-        tell_next(installation, order.target, destination, order_words(order), of_cluster=is_cluster)
+        again = order_words(replace(order, stop_server=order.stop_server or bool(plan.get("needs_stop"))))
+        tell_next(installation, order.target, destination, again, of_cluster=is_cluster)
         return
     # What only has to be put in its place was planned and confirmed before, and replaces nothing.
     if order.to.kind is RestoreTarget.IN_PLACE and not has_only_to_finish(installation, order):
-        plan = _plan(installation, order)
+        plan = _plan(installation, order, to_be_done=True)
         confirm_plan(
             str(plan["hash"]),
             yes,
@@ -143,13 +142,14 @@ def _run(installation: "Installation", order: "RestoreOrder", phase: Any, amount
     return run_restore(installation, order, phase, tell)
 
 
-def _plan(installation: "Installation", order: "RestoreOrder") -> dict[str, object]:
+def _plan(installation: "Installation", order: "RestoreOrder", *, to_be_done: bool = False) -> dict[str, object]:
     from lifeboat.catalog.values import RestoreTarget
+    from lifeboat.operations.restore.in_place import refuse_running
     from lifeboat.operations.restore.preparation import prepare_restore
-    from lifeboat.operations.restore.to_database import find_dump
+    from lifeboat.operations.restore.to_database import plan_database
 
     if order.to.kind is RestoreTarget.DATABASE:
-        manifest = find_dump(installation.repository(order.destination), order.target)
+        manifest = plan_database(installation, order)
         return {"target": str(order.target), "to": str(order.to), "place": order.to.database, "backup": manifest.label}
     with follow(f"plan the restore to {order.target}") as follower:
 
@@ -157,6 +157,9 @@ def _plan(installation: "Installation", order: "RestoreOrder") -> dict[str, obje
             follower.amount(progress.done_bytes, progress.total_bytes)
 
         prepared = prepare_restore(installation, order, on_amount=tell)
+        if to_be_done and prepared.old is not None:
+            # Before anything is typed.
+            refuse_running(prepared.old, order)
         return {
             **_described(order, prepared),
             "preview": preview_command(installation, order.target, order.destination),
@@ -167,11 +170,12 @@ def _described(order: "RestoreOrder", prepared: "PreparedRestore") -> dict[str, 
     import hashlib
 
     from lifeboat.operations.restore.needed_space import needed_bytes
+    from lifeboat.operations.restore.place import left_by_interrupted
 
     planned = prepared.planned
     plan, old = planned.plan, prepared.old
     facts: dict[str, object] = {
-        "target": str(order.target),
+        "target": str(plan.target),
         "to": str(order.to),
         "place": str(prepared.target),
         "backup": plan.backup.label,
@@ -181,11 +185,11 @@ def _described(order: "RestoreOrder", prepared: "PreparedRestore") -> dict[str, 
         "recovery_settings": plan.settings,
         "tablespaces": {oid: str(folder) for oid, folder in prepared.tablespaces.folders.items()},
         "needed_bytes": needed_bytes(planned),
-        "needs_stop": old is not None and not old.is_stopped and not order.stop_server,
+        "needs_stop": old is not None and old.must_stop and not order.stop_server,
         "loses": losses(order.target, plan.timeline, planned.material.current_timeline),
         "replaces": str(old.data_dir) if old is not None and old.has_data else None,
         "discards": order.discard_old,
-        "notes": [*plan.notes, *prepared.notes],
+        "notes": [*plan.notes, *prepared.notes, *left_by_interrupted(prepared.target)],
     }
     named = {
         key: facts[key] for key in ("target", "to", "place", "backup", "timeline", "recovery_settings", "discards")

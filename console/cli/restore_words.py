@@ -19,17 +19,16 @@ def tell_next(
     *,
     of_cluster: bool = True,
 ) -> None:
-    """Write what to run next: a look at the moment, where `explore` has the target, and the restore to it.
+    """Write what to run next: a look at the moment, and the restore to it.
 
     `restore` are the words behind the target. A target that is not `of_cluster` means a dump, which `explore` has not.
     """
-    from lifeboat.recovery.targets import TargetKind
     from lifeboat.settings.own_command import own_command
 
     file = installation.settings_file
     words = [*target_words(target), *destination_words(destination)]
     notice("what to do next:")
-    if of_cluster and target.inclusive and target.kind is not TargetKind.XID:
+    if of_cluster:
         notice(f"  look at it, read-only: {own_command(file, 'explore', *words)}")
     notice(f"  restore it: {own_command(file, 'restore', 'run', *words, *restore)}")
 

@@ -18,7 +18,10 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def plan(context: typer.Context, destination: Destination = None, as_json: AsJson = False) -> None:
-    """Show what retention would keep and expire now, and why; changes nothing."""
+    """Show what retention would keep and expire now, and why.
+
+    It changes nothing.
+    """
     from lifeboat.operations.backup.expire import plan_retention
 
     made = plan_retention(installation_of(context), destination)

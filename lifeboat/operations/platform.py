@@ -1,5 +1,6 @@
 """The platform's server where it is ours to run: the embedded PostgreSQL with its WAL archive."""
 
+import shlex
 from dataclasses import replace
 
 from psycopg import sql
@@ -30,6 +31,15 @@ def start_platform(installation: Installation) -> Cluster:
 def stop_platform(installation: Installation) -> None:
     """Stop the embedded server; nothing happens when it does not run."""
     installation.embedded.stop()
+
+
+def psql_command(installation: Installation) -> str:
+    """The command that opens a session in the embedded server, which listens on a socket."""
+    server, source = installation.embedded, installation.source
+    user = server.tools.user
+    program = str(server.tools.path("psql")) if server.tools.has("psql") else "psql"
+    command = shlex.join([program, source.dsn])
+    return f"{command}   # as {user} or root" if user else command
 
 
 def install_archiving(

@@ -1,12 +1,17 @@
 """The deep preview of what is neither a row of an ordinary table nor a definition: nothing is overlooked."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from console.cli.restore_deep import _show
+from lifeboat.operations.installation import Installation
 from lifeboat.operations.preview.deep import DeepPreview, deep_preview
 from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.connections import SourceUnavailable
+from lifeboat.recovery.targets import RecoveryTarget
+from lifeboat.settings.root import Settings
 from tests.integration.test_restore_explore import at_time
 from tests.support.postgres import reachable_dir
 from tests.support.recovery import make_lab
@@ -72,6 +77,18 @@ def overlooked(pg_tools: PgTools) -> Iterator[DeepPreview]:
         lab.switch()
         yield deep_preview(lab.installation, at_time(at))
         lab.cluster.stop(mode="immediate")
+
+
+def test_nothing_is_restored_where_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    given = {
+        "state_dir": tmp_path / "state",
+        "platform": {"dsn": f"host={tmp_path}"},
+        "destinations": {"primary": {"path": tmp_path / "store"}},
+    }
+    phases: list[str] = []
+    with pytest.raises(SourceUnavailable):
+        deep_preview(Installation(Settings.model_validate(given)), RecoveryTarget(), on_progress=phases.append)
+    assert phases == []
 
 
 def test_a_deep_preview_overlooks_nothing_beside_tables(overlooked: DeepPreview) -> None:

@@ -238,6 +238,7 @@ def test_the_catalog_is_migrated_and_its_place_is_told(make: Make, fresh_databas
     assert (before["catalog"].status, before["catalog"].fix) == (CheckStatus.FAILED, "lifeboat catalog migrate")
     assert after["catalog"].status is CheckStatus.OK
     assert after["catalog: place"].status is CheckStatus.WARNING
+    assert "of tables made later, previews and restore points then show numbers" in after["catalog: place"].detail
 
 
 def test_a_catalog_elsewhere_is_no_matter(make: Make, each_stopped_cluster: Cluster) -> None:

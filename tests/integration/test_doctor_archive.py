@@ -1,6 +1,8 @@
 """Archiving for a server that is not ours: doctor's fix leads to `wal install`, and its statements to an archive."""
 
 import os
+import shlex
+import subprocess
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.services import RunningServices, _introduce
 from lifeboat.errors import SettingsError
 from lifeboat.operations.doctor.archive import (
     Call,
@@ -138,6 +141,17 @@ def test_the_embedded_server_sets_itself_up(outside: Installation, installation:
     results = examine(installation)
 
     assert results["archiving"].status is CheckStatus.OK
+
+
+def test_doctor_and_up_tell_how_to_connect_to_the_embedded_server(installation: Installation) -> None:
+    command = examine(installation)["source"].detail.partition("; embedded: ")[2]
+    asked = [*shlex.split(command, comments=True), "-Atc", "SELECT current_database()"]
+    found = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    assert (found.stdout.strip(), found.stderr) == (installation.settings.platform.database, "")
+
+    said: list[str] = []
+    _introduce(RunningServices(installation, said.append))
+    assert f"PostgreSQL: {command}" in said
 
 
 def test_a_remote_server_is_set_up_on_its_own_machine(outside: Installation) -> None:

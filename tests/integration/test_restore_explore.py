@@ -220,6 +220,32 @@ def test_explore_serves_until_it_is_told_to_end(lab: RecoveryLab, moment: dateti
     assert left_behind(lab) == []
 
 
+def test_a_transaction_is_explored_and_rescued_as_it_is_restored(lab: RecoveryLab, settings_file: Path) -> None:
+    """Just before a DROP: the command that a dry run prints leads there."""
+    lab.run("CREATE TABLE public.chosen AS SELECT generate_series(1, 3) AS id")
+    with connect(lab.installation.source, autocommit=True) as session, session.transaction():
+        session.execute("DROP TABLE public.chosen")
+        (xid,) = session.execute("SELECT pg_current_xact_id()::text").fetchone() or ("",)
+    lab.switch()
+    before = ("--xid", xid, "--before")
+    code, _, err = run(settings_file, "restore", "run", *before, "--to", f"new:{lab.root / 'unmade'}", "--dry-run")
+    assert code == 0, err
+    (look,) = [line.partition(": ")[2] for line in err.splitlines() if line.startswith("  look at it, read-only: ")]
+    words = shlex.split(look)
+    with start(settings_file, *words[words.index("explore") :], "--json") as process:
+        dsn = dsn_from(process)
+        assert lab.value("SELECT count(*) FROM public.chosen", dsn) == 3
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "a guard rail: the session is a superuser's" in err
+    code, out, err = run(settings_file, "rescue", *before, "--table", "public.chosen", "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 3), err
+    code, _, err = run(settings_file, "rescue", "--xid", xid, "--table", "public.chosen")
+    assert code == 1
+    assert "there was no table public.chosen at that moment" in err
+
+
 def test_what_a_killed_explore_left_is_removed_by_the_next(
     lab: RecoveryLab, moment: datetime, settings_file: Path
 ) -> None:

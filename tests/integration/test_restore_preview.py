@@ -16,8 +16,9 @@ from lifeboat.operations.restore.results import RestoreOrder, RestoreTo
 from lifeboat.operations.restore.run import run_restore
 from lifeboat.operations.wal.index import index_wal
 from lifeboat.postgres.binaries import PgTools
+from lifeboat.postgres.connections import connect
 from lifeboat.recovery.planning import TargetRefused
-from lifeboat.recovery.targets import RecoveryTarget, TargetKind
+from lifeboat.recovery.targets import RecoveryTarget, TargetKind, time_text
 from lifeboat.recovery.undoing import Change
 from lifeboat.settings.loading import CONFIG_VARIABLE
 from lifeboat.storage.manifest import BackupType
@@ -142,6 +143,34 @@ def test_tables_that_were_dropped_and_made_again_are_one_line_each(lab: Recovery
     assert "replaced since: the earlier one comes back" in preview_report(found)
 
 
+def test_what_was_made_again_without_a_file_is_not_said_to_come_back(lab: RecoveryLab) -> None:
+    """WAL tells of no partitioned table that was made, and of an unlogged one only its empty fork."""
+    made = (
+        "CREATE TABLE public.events (at date) PARTITION BY RANGE (at)",
+        "CREATE UNLOGGED TABLE public.cache (a int)",
+        "CREATE VIEW public.seen AS SELECT * FROM public.cache",
+    )
+    lab.run(*made, "CREATE UNLOGGED TABLE public.memo (a int)")
+    lab.switch()
+    index_wal(lab.installation)
+    at = lab.moment()
+    lab.run("DROP TABLE public.events", "DROP TABLE public.cache CASCADE", *made[:2], "TRUNCATE public.memo")
+    lab.run("CREATE UNLOGGED TABLE public.young (a int)")
+    lab.switch()
+    found = preview_at(lab, at)
+    assert {item.name: item.change for item in found.objects} == {
+        "public.events": Change.REPLACED,
+        "public.cache": Change.REPLACED,
+        "public.young": Change.GOES,
+    }
+    assert {item.table: item.events for item in found.tables}["public.memo"] == ("truncate",)
+    assert any(note.startswith("views, functions") and "`--deep`" in note for note in found.notes)
+    lab.run("DROP TABLE public.events", "DROP TABLE public.cache")
+    lab.switch()
+    gone = {item.name: item.change for item in preview_at(lab, at).objects}
+    assert (gone["public.events"], gone["public.cache"]) == (Change.COMES_BACK, Change.COMES_BACK)
+
+
 def test_nothing_committed_since_is_nothing_undone(lab: RecoveryLab) -> None:
     lab.run("UPDATE public.segments SET approved = false WHERE id = 1")
     at = lab.moment()
@@ -151,6 +180,7 @@ def test_nothing_committed_since_is_nothing_undone(lab: RecoveryLab) -> None:
     assert found.tables == ()
     assert found.transactions is not None
     assert found.transactions.count == 0
+    assert not any("views" in note for note in found.notes)
 
 
 def test_what_the_index_has_not_read_is_a_doubt(lab: RecoveryLab) -> None:
@@ -270,6 +300,29 @@ def test_the_command(configured: RecoveryLab, capsys: pytest.CaptureFixture[str]
     assert " explore --at " in shown.err
 
 
+def test_what_is_shown_can_be_typed_as_a_target(configured: RecoveryLab, capsys: pytest.CaptureFixture[str]) -> None:
+    """Moments to the microsecond, and the transactions."""
+    configured.run("CREATE TABLE public.typed AS SELECT 1 AS one")
+    index_wal(configured.installation)  # its name is observed
+    at = configured.moment()
+    with connect(configured.installation.source, autocommit=True) as session, session.transaction():
+        session.execute("DROP TABLE public.typed")
+        (xid,) = session.execute("SELECT pg_current_xact_id()::text").fetchone() or ("",)
+    configured.switch()
+    assert main(["restore", "preview", "--at", at.isoformat()]) == 0
+    (event,) = [line for line in capsys.readouterr().out.splitlines() if "DROP of public.typed" in line]
+    assert event.endswith(f"DROP of public.typed (transaction {xid})")
+    moment = event.partition("  ")[0]
+    assert main(["restore", "points"]) == 0
+    (mark,) = [line for line in capsys.readouterr().out.splitlines() if "DROP of public.typed" in line]
+    assert mark.split()[:4] == [*moment.split()[:2], "1", xid]
+    assert main(["restore", "points", "--json"]) == 0
+    (told,) = [
+        each for each in json.loads(capsys.readouterr().out)["annotations"] if each["text"] == "DROP of public.typed"
+    ]
+    assert (told["xid"], time_text(datetime.fromisoformat(told["at"]))) == (int(xid), moment)
+
+
 def test_bad_targets_are_refused_with_the_nearest_moment(
     configured: RecoveryLab, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -300,29 +353,6 @@ def test_without_a_catalog_the_plan_is_still_there(lab: RecoveryLab) -> None:
     assert "not known" in preview_report(found)
 
 
-def test_rows_of_the_minute_of_the_backup_are_counted_once(pg_tools: PgTools) -> None:
-    with reachable_dir() as root:
-        lab = make_lab(pg_tools, root)
-        migrate(lab.installation.catalog_connection)
-        lab.back_up(BackupType.FULL)
-        for _ in range(5):
-            lab.run("CREATE TABLE public.young AS SELECT generate_series(1, 12) AS id")
-            lab.switch()
-            label = lab.back_up(BackupType.FULL)
-            taken = lab.installation.repository().manifest(label).fingerprint
-            assert taken is not None
-            lab.run("INSERT INTO public.young VALUES (13)")
-            at = lab.moment()
-            if at.minute == taken.taken_at.minute and taken.taken_at.second > 2:
-                break
-            lab.run("DROP TABLE public.young")  # the minute changed meanwhile: it says nothing
-        lab.run("DROP TABLE public.young")
-        lab.switch()
-        (found,) = [item for item in preview_at(lab, at).tables if item.table == "public.young"]
-        assert (found.estimated, found.rows_at_target) == (True, 13)
-        lab.cluster.stop()
-
-
 def test_a_table_made_anew_under_the_name_of_a_counted_one_has_its_own_rows(lab: RecoveryLab) -> None:
     lab.run("CREATE TABLE public.again AS SELECT generate_series(1, 30) AS id")
     lab.back_up(BackupType.FULL)
@@ -333,25 +363,3 @@ def test_a_table_made_anew_under_the_name_of_a_counted_one_has_its_own_rows(lab:
     lab.switch()
     (found,) = [item for item in preview_at(lab, at).tables if item.table == "public.again"]
     assert (found.estimated, found.rows_at_target) == (True, 7)
-
-
-def test_a_table_whose_first_rows_are_counted_no_more_is_not_estimated(pg_tools: PgTools) -> None:
-    with reachable_dir() as root:
-        lab = make_lab(pg_tools, root)
-        migrate(lab.installation.catalog_connection)
-        lab.back_up(BackupType.FULL)
-        lab.run("CREATE TABLE public.ancient (a int)", "INSERT INTO public.ancient SELECT generate_series(1, 40)")
-        lab.switch()
-        index_wal(lab.installation)
-        # As after months: its creation is noted still, the counts of that time are gone.
-        file = lab.value("SELECT pg_relation_filenode('public.ancient')")
-        lab.run(
-            "UPDATE lifeboat.annotations SET at = at - interval '90 days' WHERE kind = 'wal'",
-            f"DELETE FROM lifeboat.wal_activity WHERE relfilenode = {file}",
-        )
-        at = lab.moment()
-        lab.run("DROP TABLE public.ancient")
-        lab.switch()
-        (found,) = [item for item in preview_at(lab, at).tables if item.table == "public.ancient"]
-        assert (found.estimated, found.rows_at_target) == (True, None)
-        lab.cluster.stop()

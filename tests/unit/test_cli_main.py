@@ -35,6 +35,20 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         assert f"lifeboat {name}" in capsys.readouterr().out
 
 
+def test_no_summary_is_cut_on_a_terminal_of_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    root = typer.main.get_command(build_app())
+    groups = [name for name, command in root.commands.items() if hasattr(command, "commands")]  # type: ignore[attr-defined]
+    assert groups
+    for name in groups:
+        assert main([name, "--help"]) == 0
+        listed = capsys.readouterr().out.partition("Commands:")[2]
+        assert listed
+        assert "..." not in listed, name
+
+
 def test_every_reading_command_writes_json() -> None:
     reading: dict[str, list[str | None]] = {
         "doctor": [None],

@@ -28,7 +28,8 @@ def check_catalog(installation: Installation, facts: SourceFacts | None) -> Iter
     if facts is not None and _same_cluster(installation, facts):
         yield warning(
             "catalog: place",
-            "it is in the protected cluster: it is down when that is down, and an in-place restore rewinds it",
+            "it is in the protected cluster: it is down when that is down, and an in-place restore rewinds it, with "
+            "the names that it knows: of tables made later, previews and restore points then show numbers",
             'Create a database on another server, set `dsn = "…"` in section [catalog], run lifeboat catalog migrate.',
         )
 

@@ -21,6 +21,7 @@ from lifeboat.operations.doctor.tools import (
     check_versions,
 )
 from lifeboat.operations.installation import Installation
+from lifeboat.operations.platform import psql_command
 
 __all__ = ["CheckResult", "CheckStatus", "run_checks"]
 
@@ -75,6 +76,7 @@ def _look_at_source(start: Installation) -> tuple[SourceFacts | None, CheckResul
         facts = read_source(start)
     except LifeboatError as error:
         return None, failed("source", error.message, error.hint or "Check `platform.dsn`.")
-    return facts, ok(
-        "source", f"PostgreSQL {facts.version}, database {facts.database}, {facts.cluster_bytes / 1e9:.1f} GB"
-    )
+    found = f"PostgreSQL {facts.version}, database {facts.database}, {facts.cluster_bytes / 1e9:.1f} GB"
+    if start.settings.platform.embedded:
+        found += f"; embedded: {psql_command(start)}"
+    return facts, ok("source", found)

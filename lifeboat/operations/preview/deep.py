@@ -83,6 +83,8 @@ def deep_preview(
 
     Raises what `explored` raises, SourceUnavailable, AuthenticationFailed, FingerprintForbidden.
     """
+    # The live database comes first: where it cannot be reached, nothing needs to be restored.
+    connect(installation.source, application_name="lifeboat preview").close()
     with explored(installation, target, destination=destination, on_progress=on_progress, on_amount=on_amount) as there:
         if on_progress is not None:
             on_progress("compare")

@@ -34,12 +34,14 @@ from lifeboat.recovery.undoing import (
 )
 from lifeboat.storage.manifest import Manifest, TableKind
 from lifeboat.wal.activity.decoding import Source, WrongDecoder
+from lifeboat.wal.activity.notable import EventKind
 from lifeboat.wal.activity.path_events import events_along
 from lifeboat.wal.activity.preview import LostTransactions, Undone, counts_since, undone_by_restore
 from lifeboat.wal.activity.relation_names import RelationNames
 from lifeboat.wal.names import format_lsn
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_DEFINING = frozenset({EventKind.DROP, EventKind.CREATE, EventKind.DDL})
 
 
 class PreviewWithoutTime(PermanentError):
@@ -153,7 +155,7 @@ def _preview(installation: Installation, order: PreviewOrder) -> PreviewBasis:
         time=time,
         needs=restore_needs(installation, planned, landing_lsn),
         doubts=tuple(doubts),
-        notes=(*notes, *_of_unlogged(planned.manifest)),
+        notes=(*notes, *_of_unlogged(planned.manifest), *_of_unseen(undone)),
     )
     return PreviewBasis(preview, planned)
 
@@ -236,6 +238,16 @@ def _last_counts(manifest: Manifest) -> LastCounts | None:
         return None
     rows = {table.qualified_name: table.row_count for table in fingerprint.tables if table.row_count is not None}
     return LastCounts(fingerprint.database, fingerprint.taken_at, rows)
+
+
+def _of_unseen(undone: Undone | None) -> list[str]:
+    """A commit that drops, makes or defines anything may do so with what WAL does not name."""
+    if undone is None or not any(event.detail_json["event"] in _DEFINING for event in undone.events):
+        return []
+    return [
+        "views, functions, types, sequences and partitioned tables that were dropped, made or changed since are not "
+        "all listed: WAL does not name them; `--deep` compares them"
+    ]
 
 
 def _of_unlogged(manifest: Manifest) -> list[str]:
