@@ -189,7 +189,7 @@ def _described(order: "RestoreOrder", prepared: "PreparedRestore") -> dict[str, 
         "loses": losses(order.target, plan.timeline, planned.material.current_timeline),
         "replaces": str(old.data_dir) if old is not None and old.has_data else None,
         "discards": order.discard_old,
-        "notes": [*plan.notes, *prepared.notes, *left_by_interrupted(prepared.target)],
+        "notes": [*plan.notes, *prepared.notes, *left_by_interrupted(prepared.target, order.key)],
     }
     named = {
         key: facts[key] for key in ("target", "to", "place", "backup", "timeline", "recovery_settings", "discards")

@@ -27,10 +27,12 @@ SELECT pg_catalog.has_function_privilege('pg_catalog.pg_reload_conf()', 'EXECUTE
    AND pg_catalog.pg_has_role('pg_read_server_files', 'USAGE')
    AND pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
 """
-# Nobody shall find what he has only half edited to be in force.
+# Nobody shall find what he has only half edited to be in force. An included file of which no setting is in force is not
+# known here.
 _UNEDITED = """
 SELECT bool_and((pg_catalog.pg_stat_file(path, true)).modification <= pg_catalog.pg_conf_load_time())
 FROM (SELECT setting FROM pg_catalog.pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file')
+      UNION SELECT pg_catalog.current_setting('data_directory') || '/postgresql.auto.conf'
       UNION SELECT sourcefile FROM pg_catalog.pg_settings WHERE sourcefile IS NOT NULL) AS f (path)
 """
 

@@ -9,6 +9,7 @@ from lifeboat.errors import LifeboatError, PermanentError
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span, SpanEnd, spans_on
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind, time_text
 from lifeboat.recovery.timelines import TimelinePath, current_timeline, path_to
+from lifeboat.recovery.unpacked_wal import SegmentUnusable
 from lifeboat.wal.names import format_lsn
 
 
@@ -187,7 +188,10 @@ def _elsewhere(
                     continue
                 exact = RecoveryTarget(TargetKind.LSN, lsn=found.lsn, timeline=other)
             _on_timeline(other, exact, points, wal, reader)
-        except LifeboatError:
+        except LifeboatError as error:
+            if isinstance(error, SegmentUnusable) and target.kind is TargetKind.TIME:
+                # Planned again without that segment it may have it; a search would begin anew for each bad segment.
+                raise
             # It does not have it, or cannot be read: that must not hide why the target was refused.
             continue
         if found is None:

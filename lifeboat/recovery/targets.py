@@ -147,7 +147,7 @@ def parse_target(  # noqa: PLR0913 - one option each; at most one target is give
     if timeline is not None and timeline < 1:
         raise TargetUnreadable(f"{timeline} is not a timeline", hint="Timelines count from 1.")
     target = _target(now, at, name, lsn, xid, backup)
-    if not inclusive and target.kind in {TargetKind.LATEST, TargetKind.BACKUP}:
+    if not inclusive and target.kind in {TargetKind.LATEST, TargetKind.BACKUP, TargetKind.NAME}:
         raise TargetUnreadable(
             f"--before says nothing of {target}", hint="It goes with --at, --lsn or --xid: leave it out, or name one."
         )

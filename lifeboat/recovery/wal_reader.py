@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from lifeboat.commands import CommandFailed
+from lifeboat.errors import PermanentError
 from lifeboat.postgres.binaries import PgTools
 from lifeboat.postgres.folders import make_private_dir
 from lifeboat.recovery.planning import WalPoint
@@ -39,6 +40,10 @@ _FAULT_SEGMENT = re.compile(r"\b(?:WAL|log) segment ([0-9A-F]{24})\b")  # `log` 
 _FAULT_LSN = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+)")
 
 Tell = Callable[[int, int], None]
+
+
+class CommitTooFar(PermanentError):
+    """So much WAL has no commit that looking for one is not worth the time."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,11 @@ class ArchivedWalReader:
             self._ends[key] = self._last_end(span.path, numbers, range(span.backup.stop_lsn, end_lsn), _ENDS)
         return self._ends[key]
 
-    def replayed_commit(self, span: Span, end_lsn: int) -> WalPoint | None:
+    def replayed_commit(self, span: Span, end_lsn: int, within_bytes: int) -> WalPoint | None:
         """The last commit that was replayed up to a position, which may lie behind the span; a rollback is none.
 
-        Replay begins with the backup: commits before its end count too, as far as that WAL is archived.
+        Replay begins with the backup: commits before its end count too. Raises CommitTooFar where so much WAL before
+        the position has none, or where WAL from the backup's begin on is not archived.
         """
         size_bytes, start_lsn = self.wal.segment_size_bytes, span.backup.start_lsn
         last_number = (end_lsn - 1) // size_bytes
@@ -93,7 +99,12 @@ class ArchivedWalReader:
             span.path.segment(first_number - 1, size_bytes)
         ):
             first_number -= 1
-        return self._last_end(span.path, range(first_number, last_number + 1), range(start_lsn, end_lsn), _COMMITS)
+        first_number = max(first_number, last_number - within_bytes // size_bytes)
+        numbers = range(first_number, last_number + 1)
+        found = self._last_end(span.path, numbers, range(start_lsn, end_lsn), _COMMITS)
+        if found is None and first_number > start_lsn // size_bytes:
+            raise CommitTooFar(f"no commit in the WAL from {span.path.segment(first_number, size_bytes).name} on")
+        return found
 
     def _last_end(self, path: TimelinePath, numbers: range, lsns: range, ends: frozenset[bytes]) -> WalPoint | None:
         newest: list[Record] = []
@@ -110,8 +121,13 @@ class ArchivedWalReader:
                 return replace(self._point(newest[0], path), latest_at=to_datetime(latest[0]))
         return None
 
-    def first_commit(self, span: Span, from_lsn: int, *, rolled_back: bool = True) -> WalPoint | None:
-        """The first commit at or behind a position of a span; with `rolled_back` an abort counts too."""
+    def first_commit(
+        self, span: Span, from_lsn: int, *, rolled_back: bool = True, within_bytes: int | None = None
+    ) -> WalPoint | None:
+        """The first commit at or behind a position of a span; with `rolled_back` an abort counts too.
+
+        Raises CommitTooFar where `within_bytes` behind the position have none, and the span goes on.
+        """
         found, wanted = list[Record](), _ENDS if rolled_back else _COMMITS
 
         def take(chunk: bytes) -> None:
@@ -127,6 +143,8 @@ class ArchivedWalReader:
                 self._decode_from(segments, window, first, ("Transaction",), take)
                 first, count = first + count, min(count * 2, self._per_window)
                 segments.keep(range(first, first + 1))
+                if within_bytes is not None and not found and first * segments.size_bytes > from_lsn + within_bytes:
+                    raise CommitTooFar(f"no commit from {format_lsn(from_lsn)} on for {within_bytes:,} bytes of WAL")
         return self._point(found[0], span.path) if found else None
 
     def last_record_lsn(self, span: Span) -> int:

@@ -96,21 +96,22 @@ def test_a_server_is_waked_only_where_it_matters_and_by_who_may(each_stopped_clu
     server.start()
     with connect(server.dsn(), autocommit=True) as session:
         assert not wake_checkpointer(session)  # archive_timeout is 0
-        session.execute("ALTER SYSTEM SET archive_timeout = 10")
         session.execute("CREATE ROLE plain LOGIN")
     server.stop()
+    server.write_settings({"listen_addresses": "", "fsync": False, "archive_timeout": 10})
     time.sleep(1.1)  # a file's time is taken in whole seconds here, and must be before the start
     server.start()
     with connect(server.dsn(), autocommit=True) as session, connect(server.dsn(user="plain"), autocommit=True) as plain:
         assert not wake_checkpointer(plain)
         session.execute("GRANT EXECUTE ON FUNCTION pg_reload_conf(), pg_stat_file(text, boolean) TO plain")
         session.execute("GRANT pg_read_all_settings, pg_read_server_files TO plain")
-        hba = server.data_dir / "pg_hba.conf"
-        before = hba.stat()
-        os.utime(hba, (before.st_atime, time.time() + 5))
-        for each in (session, plain):
-            assert not wake_checkpointer(each)  # somebody is editing it
-        os.utime(hba, (before.st_atime, before.st_mtime))
+        for name in ("pg_hba.conf", "postgresql.auto.conf"):
+            edited = server.data_dir / name
+            before = edited.stat()
+            os.utime(edited, (before.st_atime, time.time() + 5))
+            for each in (session, plain):
+                assert not wake_checkpointer(each)  # somebody has changed it, and not reloaded yet
+            os.utime(edited, (before.st_atime, before.st_mtime))
         assert wake_checkpointer(plain)
         soon(lambda: not wake_checkpointer(session))  # it is awake, once the reload has come through
     server.stop()

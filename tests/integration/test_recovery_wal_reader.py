@@ -12,7 +12,7 @@ from lifeboat.postgres.connections import connect
 from lifeboat.recovery.spans import ArchivedWal, BackupPoint, Span, SpanEnd, span_of
 from lifeboat.recovery.timelines import TimelinePath, path_to
 from lifeboat.recovery.unpacked_wal import SegmentUnusable
-from lifeboat.recovery.wal_reader import ArchivedWalReader, NotedPlace
+from lifeboat.recovery.wal_reader import ArchivedWalReader, CommitTooFar, NotedPlace
 from lifeboat.wal.coverage import ArchiveListing
 from lifeboat.wal.names import TimelineSwitch, parse_lsn
 from tests.support.postgres import reachable_dir
@@ -154,6 +154,25 @@ def test_the_commits_on_both_sides_of_a_position_are_found_without_reading_all(l
     last = reading.last_commit(span)
     assert last is not None
     assert reading.first_commit(span, last.lsn + 1) is None
+
+
+def test_a_commit_far_away_is_not_looked_for_to_the_end(lab: RecoveryLab) -> None:
+    lab.commit(80)
+    start = lab.value("SELECT pg_current_wal_insert_lsn()::text")
+    for _ in range(5):
+        # Nothing of it is a transaction.
+        lab.value("SELECT pg_logical_emit_message(false, 'lab', repeat('x', 900000))::text")
+        lab.value("SELECT pg_switch_wal()::text")
+    end = lab.value("SELECT pg_current_wal_insert_lsn()::text")
+    lab.switch()
+    reading = reader(lab)
+    span = span_from(lab, start, reading)
+    assert reading.replayed_commit(span, parse_lsn(end), 64 * SEGMENT_BYTES) is None
+    with pytest.raises(CommitTooFar):
+        reading.replayed_commit(span, parse_lsn(end), 2 * SEGMENT_BYTES)
+    with pytest.raises(CommitTooFar):
+        reading.first_commit(span, parse_lsn(start), within_bytes=2 * SEGMENT_BYTES)
+    assert reading.first_commit(span, parse_lsn(start), within_bytes=64 * SEGMENT_BYTES) is not None
 
 
 def test_a_restore_point_is_found_with_its_moment(lab: RecoveryLab) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lifeboat.recovery.planning import TargetRefused, WalPoint
+from lifeboat.recovery.spans import Span
 from lifeboat.recovery.targets import RecoveryTarget, TargetKind
 from lifeboat.recovery.timelines import TimelinePath
 from lifeboat.recovery.unpacked_wal import SegmentUnusable
@@ -100,3 +101,19 @@ def test_an_unreadable_other_timeline_does_not_hide_the_refusal(monkeypatch: pyt
     monkeypatch.setattr(World, "find_commit", fail_behind)
     with pytest.raises(TargetRefused, match="is not in the archived WAL of timeline 2"):
         plan(RecoveryTarget(TargetKind.XID, xid=707), world)
+
+
+def test_an_unreadable_segment_of_another_timeline_is_planned_around_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(((5, 8),), 10, backups=(backup(1, 2, 2),))
+    last = World.last_commit
+
+    def fail_behind(self: World, span: Span, before_lsn: int | None = None) -> WalPoint | None:
+        if span.path.timeline == 1:
+            raise SegmentUnusable(Segment(1, 7, SIZE), "it is damaged")
+        return last(self, span, before_lsn)
+
+    monkeypatch.setattr(World, "last_commit", fail_behind)
+    with pytest.raises(SegmentUnusable):
+        plan(at_minute(6.5), world)

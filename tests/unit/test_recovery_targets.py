@@ -64,9 +64,9 @@ def test_two_targets_are_refused() -> None:
         parse_target(now=NOW, at="now", xid="748")
 
 
-@pytest.mark.parametrize("words", [{}, {"backup": "latest"}])
-def test_just_before_says_nothing_of_the_latest_moment_and_of_a_backup(words: dict[str, str]) -> None:
-    with pytest.raises(TargetUnreadable, match=r"--before says nothing of the .*latest"):
+@pytest.mark.parametrize("words", [{}, {"backup": "latest"}, {"name": "the latest release"}])
+def test_just_before_says_nothing_of_the_latest_moment_a_backup_and_a_name(words: dict[str, str]) -> None:
+    with pytest.raises(TargetUnreadable, match=r"--before says nothing of .*latest"):
         parse_target(now=NOW, inclusive=False, **words)  # type: ignore[arg-type]
 
 

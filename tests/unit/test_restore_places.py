@@ -1,11 +1,19 @@
 """Places that a restore must not go to, and what a killed one has left in them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lifeboat.operations.installation import Installation
-from lifeboat.operations.restore.place import Journal, Place, PlaceTaken, Step, refuse_interrupted
+from lifeboat.operations.restore.place import (
+    Journal,
+    Place,
+    PlaceTaken,
+    Step,
+    left_by_interrupted,
+    refuse_interrupted,
+)
 from lifeboat.operations.restore.refused_places import refuse_owned
 from lifeboat.settings.root import Settings
 
@@ -50,6 +58,12 @@ def test_what_a_killed_restore_has_left_is_not_cleared_away_for_another(tmp_path
     refuse()
     with pytest.raises(PlaceTaken, match="has to be finished first"):
         refuse("another")
+    # Somebody has made a new cluster there: what was restored may be all that leads on from the old data.
+    target.mkdir()
+    (target / "PG_VERSION").touch()
+    with pytest.raises(PlaceTaken, match="holds something else now"):
+        refuse()
+    shutil.rmtree(target)
     place.journal = Journal("an order", Step.BUILDING)
     refuse("another")
     place.tail_dir.mkdir()
@@ -57,3 +71,20 @@ def test_what_a_killed_restore_has_left_is_not_cleared_away_for_another(tmp_path
     with pytest.raises(PlaceTaken, match="that are gone"):
         refuse()
     refuse_interrupted(place, "an order", discards=False, in_place=False)
+
+
+def test_a_plan_says_what_becomes_of_what_a_killed_restore_has_left(tmp_path: Path) -> None:
+    target, kept = tmp_path / "data", tmp_path / "data.before"
+    assert left_by_interrupted(target, "an order") == ()
+    place = Place(target, tmp_path / "data.unfinished", None, None)
+    place.data_dir.mkdir(parents=True)
+    kept.mkdir()
+    place.write(Journal("an order", Step.READY, kept=str(kept), report={}))
+    (finished,) = left_by_interrupted(target, "an order")
+    assert "only has to be put in its place" in finished
+    place.write(Journal("an order", Step.BUILDING))
+    (begun,) = left_by_interrupted(target, "an order")
+    assert begun.endswith("which this one clears away")
+    place.write(Journal("an order", Step.OVER))
+    (over,) = left_by_interrupted(target, "an order")
+    assert over.endswith("of which this one uses the saved WAL")

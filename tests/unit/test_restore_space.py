@@ -82,16 +82,23 @@ def test_the_end_of_a_backup_replays_nothing(plan: Make) -> None:
     assert certain_bytes(planned) < needed_bytes(planned) <= 10 * GIGABYTE + OWN + 2 * SEGMENT
 
 
-def test_no_guess_of_what_replay_adds_refuses_a_restore(plan: Make) -> None:
+def test_no_guess_of_what_replay_adds_or_leaves_refuses_a_restore(plan: Make) -> None:
     planned = plan(RecoveryTarget(), {"base/1/1": 10 * GIGABYTE})
-    # Of the WAL no more stays than the server keeps.
-    assert certain_bytes(planned) == 12 * GIGABYTE + OWN
+    assert certain_bytes(planned) == 10 * GIGABYTE + OWN
     assert needed_bytes(planned) > 20 * GIGABYTE
+
+
+def test_only_wal_that_a_backup_brings_along_is_certain(plan: Make) -> None:
+    planned = plan(RecoveryTarget(), {"base/1/1": 10 * GIGABYTE})
+    fetched = replace(planned, plan=replace(planned.plan, backup=replace(POINT, own_wal=False)))
+    assert certain_bytes(fetched) == 10 * GIGABYTE
+    known = planned.manifest.model_copy(update={"details": {"cluster_bytes": 3 * GIGABYTE}})
+    assert certain_bytes(replace(planned, chain=[known])) == 3 * GIGABYTE
 
 
 def test_wal_counts_up_to_where_replay_stops(plan: Make) -> None:
     planned = plan(RecoveryTarget(TargetKind.LSN, lsn=9 * SEGMENT + 100), {"base/1/1": GIGABYTE})
-    assert certain_bytes(planned) == GIGABYTE + OWN + 4 * SEGMENT
+    assert certain_bytes(planned) == GIGABYTE + OWN
     assert needed_bytes(planned) == GIGABYTE + OWN + (4 + 4 + 2) * SEGMENT
     latest = replace(planned, plan=replace(planned.plan, target=RecoveryTarget(), settings={}))
     assert needed_bytes(latest, landing_lsn=9 * SEGMENT + 100) == needed_bytes(planned)
@@ -122,7 +129,7 @@ def test_a_list_that_cannot_be_read_refuses_by_what_is_stored(plan: Make, tmp_pa
 def test_a_tool_that_knows_the_clusters_size_is_asked_for_it(plan: Make) -> None:
     planned = plan(RecoveryTarget(TargetKind.BACKUP, backup="B"), {}, {})
     known = planned.manifest.model_copy(update={"details": {"cluster_bytes": 7 * GIGABYTE}})
-    assert certain_bytes(replace(planned, chain=[planned.chain[0], known])) == 7 * GIGABYTE + OWN
+    assert certain_bytes(replace(planned, chain=[planned.chain[0], known])) == 7 * GIGABYTE
 
 
 def test_a_tablespace_must_fit_in_the_volume_that_it_goes_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

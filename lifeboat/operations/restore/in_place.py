@@ -132,13 +132,17 @@ def refuse_running(old: OldCluster, order: RestoreOrder) -> None:
 
 
 def remember_place(installation: Installation, old: OldCluster) -> None:
-    """Have the data directory on disk where it is found while its server, which tells it, is stopped; raises OSError.
+    """Have the data directory on disk where it is found while its server, which tells it, is stopped.
 
-    It is overwritten by the next restore in place, and asked for only where an interrupted one is.
+    It is overwritten by the next restore in place, and asked for only where an interrupted one is. Where it cannot be
+    written, the next one has to be told `--data-dir`.
     """
     path = _remembered(installation)
-    make_directories(path.parent)
-    write_durably(path, f"{old.data_dir}\n".encode(), mode=0o600)
+    try:
+        make_directories(path.parent)
+        write_durably(path, f"{old.data_dir}\n".encode(), mode=0o600)
+    except OSError as error:
+        LOG.warning("where the data directory is was not noted in %s: %s", path, error)
 
 
 def stop_old_cluster(installation: Installation, old: OldCluster, order: RestoreOrder) -> None:
@@ -253,9 +257,11 @@ def _remembered(installation: Installation) -> Path:
 def _interrupted(installation: Installation) -> Path | None:
     """The data directory of the last restore in place, where that has left anything unfinished."""
     path = _remembered(installation)
-    if not path.is_file():
+    try:
+        data_dir = Path(path.read_text().removesuffix("\n"))
+    except OSError as error:
+        LOG.debug("no restore in place is noted: %s", error)
         return None
-    data_dir = Path(path.read_text().removesuffix("\n"))
     return data_dir if data_dir.with_name(f"{data_dir.name}{UNFINISHED_SUFFIX}").is_dir() else None
 
 

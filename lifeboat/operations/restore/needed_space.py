@@ -35,12 +35,13 @@ def needed_bytes(planned: PlannedRestore, landing_lsn: int | None = None) -> int
 
 
 def certain_bytes(planned: PlannedRestore) -> int:
-    """Without how much space, in bytes, a restore need not begin: nothing that replay may or may not add to the files.
+    """Without how much space, in bytes, a restore need not begin: the files, and the WAL that the backup brings along.
 
-    Of a target whose place in WAL is not known, WAL counts to its end.
+    Nothing counts that replay may or may not add to the files, or leave in pg_wal.
     """
-    files, kept = _files(planned), min(_replayed_bytes(planned), _MOST_KEPT_WAL_BYTES)
-    return files.least + max(files.beside, kept) + _own_wal_bytes(planned)
+    files, is_among_them = _files(planned), bool(planned.manifest.details.get("cluster_bytes"))
+    brought = _own_wal_bytes(planned) if planned.plan.backup.own_wal and not is_among_them else 0
+    return files.least + files.beside + brought
 
 
 @dataclass(frozen=True)

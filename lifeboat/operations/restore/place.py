@@ -141,6 +141,12 @@ class Place:
         journal = self.journal
         return journal is not None and journal.step is Step.READY and journal.report is not None
 
+    def only_has_to_finish(self, key: str) -> bool:
+        """Whether what a killed restore of an order of that key had proven only has to be put in its place."""
+        if self.journal is None or not self.is_proven or self.journal.order != key:
+            return False
+        return self.is_between_renames or self.is_in_place
+
     @property
     def is_between_renames(self) -> bool:
         """Whether the old data are moved away already, and the restored ones not there yet."""
@@ -156,12 +162,7 @@ class Place:
 
         Raises PlaceTaken once the old data are moved: what was made may be all that leads on from them.
         """
-        if self.journal is not None and self.old_is_moved:
-            raise PlaceTaken(
-                f"an interrupted restore has moved the old data of {self.target} to {self.journal.kept} and what it "
-                f"had restored is in {self.data_dir}, but {self.target} holds something else now",
-                hint="Move that away, then run the interrupted restore again: it only has to be put in its place.",
-            )
+        self.refuse_moved()
         postmaster.end_servers_in(self.folder)
         for made in map(Path, self.journal.made if self.journal else ()):
             if made.is_dir():
@@ -173,6 +174,15 @@ class Place:
         _empty(self.folder, {_LOCK, _JOURNAL})
         (self.folder / _JOURNAL).unlink(missing_ok=True)
         self.journal = None
+
+    def refuse_moved(self) -> None:
+        """Raise PlaceTaken once the old data are moved: what was made may be all that leads on from them."""
+        if self.journal is not None and self.old_is_moved:
+            raise PlaceTaken(
+                f"an interrupted restore has moved the old data of {self.target} to {self.journal.kept} and what it "
+                f"had restored is in {self.data_dir}, but {self.target} holds something else now",
+                hint="Move that away, then run the interrupted restore again: it only has to be put in its place.",
+            )
 
     def put_in_place(self, old_to: Path | None = None) -> None:
         """Two renames, or one: the old data directory to `old_to`, the restored one to the target; durable.
@@ -308,6 +318,8 @@ def refuse_interrupted(place: Place, key: str, *, discards: bool, in_place: bool
             f"an interrupted restore of {target} ({journal.order}) has to be finished first",
             hint="Run it again with the same target: it only has to be put in its place.",
         )
+    if place.data_dir.exists() and not place.is_between_renames:
+        place.refuse_moved()
 
 
 def interrupted_tail(target: Path) -> Path | None:
@@ -318,12 +330,18 @@ def interrupted_tail(target: Path) -> Path | None:
     return place.saved_tail if place.is_written_over or place.is_between_renames else None
 
 
-def left_by_interrupted(target: Path) -> tuple[str, ...]:
-    """Notes for a plan, on what a killed restore to `target` has left."""
+def left_by_interrupted(target: Path, key: str) -> tuple[str, ...]:
+    """Notes for the plan of an order of that key, on what a killed restore to `target` has left."""
     place = interrupted_place(target)
     if place is None or place.journal is None:
         return ()
-    return (f"an interrupted restore ({place.journal.order}) has left {place.folder}, which this one clears away",)
+    if place.only_has_to_finish(key):
+        use = "which is proven and only has to be put in its place: nothing is restored again"
+    elif place.is_written_over:
+        use = "of which this one uses the saved WAL"
+    else:
+        use = "which this one clears away"
+    return (f"an interrupted restore ({place.journal.order}) has left {place.folder}, {use}",)
 
 
 def made_before(target: Path) -> tuple[str, ...]:

@@ -72,8 +72,9 @@ def prepare_restore(
     beside = target.with_name(f"{target.name}.tablespaces" + (f"-{old.stamp}" if old is not None else ""))
     spaces = TablespaceMap.of(planned.manifest, order.tablespaces, beside, made_before(target))
     spaces.refuse_within(target)
-    for folder in spaces.folders.values() if old is None else ():
-        refuse_owned(installation, folder)
+    # Beside old data, what is not asked for goes where they are, and that may be below `state_dir`.
+    for folder in spaces.folders.values() if old is None else order.tablespaces.values():
+        refuse_owned(installation, Path(folder))
     return PreparedRestore(planned, target, old, spaces, notes)
 
 

@@ -33,6 +33,8 @@ from lifeboat.wal.install import WalConfig, check_archive, install_archive_progr
 _POLL_SECONDS = 0.2
 _NO_LIMIT_SECONDS = 5 * 365 * 86400.0  # pg_ctl counts tenths of seconds in 31 bits
 _SETTINGS: dict[str, SettingValue] = {"allow_in_place_tablespaces": True, "log_line_prefix": LOG_LINE_PREFIX}
+# What a server says of ENOSPC, in English: our servers' lc_messages; and of its own settings (xlogrecovery.c).
+_FULL, _OF_SETTINGS = "No space left on device", "insufficient parameter settings"
 # Planning knows only damage that was found: it names the nearest moment then.
 _VERIFY = (
     "Archived WAL may be damaged: find that with `lifeboat wal verify --all`, and plan the restore again; where the "
@@ -277,10 +279,12 @@ def _failure(log: "_Log", error: ServerStartFailed | None) -> RecoveryFailed:
     fatal = read_landing(log.text()).fatal
     if fatal is None and error is not None:
         return RecoveryFailed(error.message, hint=error.hint)
-    return RecoveryFailed(
-        f"recovery stopped before the target: {fatal or 'the server ended without saying why'}",
-        hint=f"The whole log is {log.path}. {_VERIFY}",
-    )
+    why = fatal or "the server ended without saying why"
+    if _FULL in why:
+        hint = f"Free space below {log.path.parent}, or restore to another volume. The whole log is {log.path}."
+    else:
+        hint = f"The whole log is {log.path}." + (f" {_VERIFY}" if _OF_SETTINGS not in why else "")
+    return RecoveryFailed(f"recovery stopped before the target: {why}", hint=hint)
 
 
 @dataclass(frozen=True)

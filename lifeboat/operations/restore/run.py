@@ -98,9 +98,7 @@ def has_only_to_finish(installation: Installation, order: RestoreOrder) -> bool:
     if order.to.kind is not RestoreTarget.IN_PLACE:
         return False
     place = interrupted_place(find_old_cluster(installation, order).data_dir)
-    if place is None or place.journal is None or place.journal.step is not Step.READY:
-        return False
-    return place.journal.order == order.key and (place.is_between_renames or place.is_in_place)
+    return place is not None and place.only_has_to_finish(order.key)
 
 
 def _restore_cluster(installation: Installation, order: RestoreOrder, phases: Phases) -> RestoreReport:
