@@ -268,7 +268,8 @@ def test_a_segment_of_zeroes_or_none_is_named(lab: RecoveryLab, tmp_path: Path) 
     with pytest.raises(SegmentUnusable) as gone:
         reading.last_commit(span)
     assert gone.value.segment.name == name
-    stored.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    # A bit of the checksum (RFC 1952): elsewhere another one may mean the same zeroes.
+    stored.write_bytes(content[:-6] + bytes([content[-6] ^ 1]) + content[-5:])
     with pytest.raises(SegmentUnusable) as damaged:
         reading.last_commit(span)
     assert damaged.value.segment.name == name
