@@ -27,7 +27,7 @@ def confirm_plan(plan_hash: str, approved: str | None, *, show: Callable[[], Non
     if approved is not None:
         if len(approved) < SHORT_HASH_LENGTH or not plan_hash.startswith(approved):
             raise PlanNotConfirmed(
-                f"the plan is {short} now, not {approved}", hint="Look at what would be done now, then name its hash."
+                f"the plan is {short} now, not {approved!r}", hint="Look at what would be done now, then name its hash."
             )
         return
     show()

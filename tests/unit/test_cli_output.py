@@ -90,7 +90,7 @@ def test_a_plan_is_approved_by_its_own_hash_only() -> None:
     confirm("0123456789ab")
     confirm("0123456789abcdef")
     for wrong in ("0123456789", "", "fedcba9876543210", "0123456789abcdee"):
-        with pytest.raises(PlanNotConfirmed, match="the plan is 0123456789ab now"):
+        with pytest.raises(PlanNotConfirmed, match=f"the plan is 0123456789ab now, not {wrong!r}"):
             confirm(wrong)
     assert shown == []
 
